@@ -141,8 +141,29 @@ mod tests {
     fn what_is_no_host_is_refused() {
         let long = format!("{}.test", "a".repeat(64));
         for text in [
-            "", ".", "..", "a..b", ".acme.test", "acme.test..", "a b", "a/b", "user@acme.test", "acme.test:443", "a\0b", "a%2eb",
-            "[::1", "::1]", "[203.0.113.7]", "203.0.113", "0x7f.1", "1", "203.0.113.7.", "acme.test\r\nX: y", "a,b", "*.acme.test", &long,
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".acme.test",
+            "acme.test..",
+            "a b",
+            "a/b",
+            "user@acme.test",
+            "acme.test:443",
+            "a\0b",
+            "a%2eb",
+            "[::1",
+            "::1]",
+            "[203.0.113.7]",
+            "203.0.113",
+            "0x7f.1",
+            "1",
+            "203.0.113.7.",
+            "acme.test\r\nX: y",
+            "a,b",
+            "*.acme.test",
+            &long,
         ] {
             assert!(text.parse::<Host>().is_err(), "{text:?}");
         }

@@ -1,0 +1,1 @@
+//! Flags, environment and `config.toml` become one [`Config`], once.
