@@ -12,8 +12,9 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    io::IoSliceMut,
+    io::{self, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
 };
 
 /// Most descriptors the kernel puts into one message (SCM_MAX_FD, unix(7)). Room for all of them means that a control message is never cut,
@@ -71,4 +72,21 @@ pub(crate) fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: Ms
         }
     }
     Ok((message.bytes, message.flags, fds))
+}
+
+/// KEYCTL_JOIN_SESSION_KEYRING (keyctl(2), include/uapi/linux/keyctl.h) with a null name: a new, anonymous keyring.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: the arguments are a command number and a null pointer, which this command takes for "no name".
+    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Marks every descriptor from `first` on to be closed by exec (close_range(2), Linux 5.11).
+pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
+    // SAFETY: nothing is closed now; the call takes three integers.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
 }

@@ -144,12 +144,17 @@ impl Supervisor<'_> {
         self.order(&Order::Socket { v6 })
     }
 
-    pub fn news(&self) -> Result<News, RunError> {
-        let (report, mut fds) = self.report()?;
-        match report {
-            Report::Event(event) => Ok(News::Event(event)),
-            Report::Socket { errno: Some(errno) } => Ok(News::Socket(Err(errno))),
-            Report::Socket { errno: None } => fds.pop().map(|fd| News::Socket(Ok(fd))).ok_or(RunError::Protocol),
+    /// `None`: nothing yet.
+    pub fn news(&self) -> Result<Option<News>, RunError> {
+        let received = match self.0.try_recv() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            result => result.map_err(|_| RunError::Protocol)?,
+        };
+        let (bytes, mut fds) = received.ok_or(RunError::InitGone)?;
+        match serde_json::from_slice(&bytes).map_err(|_| RunError::Protocol)? {
+            Report::Event(event) => Ok(Some(News::Event(event))),
+            Report::Socket { errno: Some(errno) } => Ok(Some(News::Socket(Err(errno)))),
+            Report::Socket { errno: None } => fds.pop().map(|fd| Some(News::Socket(Ok(fd)))).ok_or(RunError::Protocol),
             other => Err(unexpected(other)),
         }
     }

@@ -104,8 +104,8 @@ async fn follow(sandbox: &Sandbox, signals: &AsyncFd<SignalFd>, mut sockets: mps
 async fn news(channel: &AsyncFd<BorrowedFd<'_>>, supervisor: &Supervisor<'_>) -> Result<News, RunError> {
     loop {
         let mut ready = channel.readable().await.map_err(RunError::Runtime)?;
-        if supervisor.0.is_readable() {
-            return supervisor.news();
+        if let Some(news) = supervisor.news()? {
+            return Ok(news);
         }
         ready.clear_ready();
     }
