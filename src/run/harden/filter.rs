@@ -110,24 +110,18 @@ pub(super) const REFUSALS: &[Refusal] = &[
         errno: EAFNOSUPPORT,
         calls: &[
             Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_PACKET)]),
-            Call(libc::SYS_socket, &[Masked(TYPE, SOCK_TYPE_MASK, SOCK_PACKET)]),
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET), Masked(TYPE, SOCK_TYPE_MASK, SOCK_PACKET)]),
         ],
     },
     Refusal {
         rule: Rule::RawSocket,
         why: "raw sockets speak any protocol; ping's SOCK_DGRAM stays",
         errno: ESOCKTNOSUPPORT,
-        // For netlink and unix sockets SOCK_RAW is another word for SOCK_DGRAM; packet sockets have their own rule.
-        calls: &[Call(
-            libc::SYS_socket,
-            &[
-                Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW),
-                IsNot(DOMAIN, libc::AF_NETLINK),
-                IsNot(DOMAIN, libc::AF_UNIX),
-                IsNot(DOMAIN, libc::AF_PACKET),
-                IsNot(DOMAIN, libc::AF_KEY),
-            ],
-        )],
+        // Of the internet families only: elsewhere SOCK_RAW is another word for SOCK_DGRAM.
+        calls: &[
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET), Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW)]),
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET6), Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW)]),
+        ],
     },
     Refusal {
         rule: Rule::Ipsec,
