@@ -161,7 +161,8 @@ impl Survey {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
             masks.insert(Mask::ReadOnly(path.clone()));
         }
-        let mut survey = Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks: masks.into_iter().collect() };
+        let mut survey =
+            Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks: masks.into_iter().collect() };
         survey.drop_what_is_covered();
         Ok(survey)
     }
@@ -251,6 +252,11 @@ impl fmt::Display for Mask {
     }
 }
 
+/// A proc of the sandbox's own processes over the one of the outer namespace. Before any other mask: see [`mount::proc`].
+pub fn mount_proc() -> Result<(), mount::Error> {
+    mount::proc(Path::new("/proc"))
+}
+
 fn is_kept(path: &Path, keep: &[PathBuf]) -> bool {
     keep.iter().any(|kept| path.starts_with(kept))
 }
@@ -303,7 +309,8 @@ fn other_procs(mounts: &Mounts) -> impl Iterator<Item = Mask> {
 fn run_later(request: &Request<'_>) -> Vec<PathBuf> {
     let own_program = fs::read_link("/proc/self/exe").ok();
     let zsh = (request.env)("ZDOTDIR").map(PathBuf::from);
-    let of_zsh = zsh.iter().flat_map(|directory| [".zshrc", ".zprofile", ".zshenv", ".zlogin", ".zlogout"].map(|name| directory.join(name)));
+    let of_zsh =
+        zsh.iter().flat_map(|directory| [".zshrc", ".zprofile", ".zshenv", ".zlogin", ".zlogout"].map(|name| directory.join(name)));
     own_program
         .into_iter()
         .chain(RUN_LATER.iter().map(|name| request.user.home.join(name)))

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use clap::ValueEnum;
-use libc::{EAFNOSUPPORT, ENOSYS, EPERM, c_int, c_long};
+use libc::{EAFNOSUPPORT, ENOSYS, EPERM, ESOCKTNOSUPPORT, c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
     sock_filter,
@@ -87,11 +87,17 @@ const SOCK_TYPE_MASK: c_int = 0xf;
 /// Obsolete way to ask for a packet socket (packet(7)).
 const SOCK_PACKET: c_int = 10;
 
-/// Reached by [`compile`] in front of every program, see [`foreign_abi`].
-const IN_FRONT: &[Call] = &[];
+/// Not by number: [`foreign_abi`] answers in front of every program.
+const ANY: &[Call] = &[];
 
+/// The answers are those of a kernel that was built without the thing, for which programs have a way to go on; EPERM where there is none.
 pub(super) const REFUSALS: &[Refusal] = &[
-    Refusal { rule: Rule::ForeignAbi, why: "i386, x32: other numbers for the same calls go around every other rule", errno: ENOSYS, calls: IN_FRONT },
+    Refusal {
+        rule: Rule::ForeignAbi,
+        why: "i386, x32: other numbers for the same calls go around every other rule",
+        errno: ENOSYS,
+        calls: ANY,
+    },
     Refusal {
         rule: Rule::Vsock,
         why: "vsock has no network namespace: it reaches the host and other guests",
@@ -101,24 +107,21 @@ pub(super) const REFUSALS: &[Refusal] = &[
     Refusal {
         rule: Rule::Packet,
         why: "packet sockets send and read below the redirect",
-        errno: EPERM,
-        calls: &[Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_PACKET)]), Call(libc::SYS_socket, &[Masked(TYPE, SOCK_TYPE_MASK, SOCK_PACKET)])],
+        errno: EAFNOSUPPORT,
+        calls: &[
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_PACKET)]),
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET), Masked(TYPE, SOCK_TYPE_MASK, SOCK_PACKET)]),
+        ],
     },
     Refusal {
         rule: Rule::RawSocket,
         why: "raw sockets speak any protocol; ping's SOCK_DGRAM stays",
-        errno: EPERM,
-        // For netlink and unix sockets SOCK_RAW is another word for SOCK_DGRAM; packet sockets have their own rule.
-        calls: &[Call(
-            libc::SYS_socket,
-            &[
-                Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW),
-                IsNot(DOMAIN, libc::AF_NETLINK),
-                IsNot(DOMAIN, libc::AF_UNIX),
-                IsNot(DOMAIN, libc::AF_PACKET),
-                IsNot(DOMAIN, libc::AF_KEY),
-            ],
-        )],
+        errno: ESOCKTNOSUPPORT,
+        // Of the internet families only: elsewhere SOCK_RAW is another word for SOCK_DGRAM.
+        calls: &[
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET), Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW)]),
+            Call(libc::SYS_socket, &[Is(DOMAIN, libc::AF_INET6), Masked(TYPE, SOCK_TYPE_MASK, libc::SOCK_RAW)]),
+        ],
     },
     Refusal {
         rule: Rule::Ipsec,
@@ -180,27 +183,25 @@ pub(super) const REFUSALS: &[Refusal] = &[
         rule: Rule::TtyInput,
         why: "the shell outside would run what is pushed into the shared terminal",
         errno: EPERM,
-        calls: &[Call(libc::SYS_ioctl, &[Is(COMMAND, libc::TIOCSTI as c_int)]), Call(libc::SYS_ioctl, &[Is(COMMAND, TIOCLINUX)])],
+        calls: &[
+            Call(libc::SYS_ioctl, &[Is(COMMAND, libc::TIOCSTI as c_int)]),
+            Call(libc::SYS_ioctl, &[Is(COMMAND, libc::TIOCLINUX as c_int)]),
+        ],
     },
-    Refusal {
-        rule: Rule::Setns,
-        why: "a namespace fd handed in would lead out",
-        errno: EPERM,
-        calls: &[Call(libc::SYS_setns, &[])],
-    },
+    Refusal { rule: Rule::Setns, why: "a namespace fd handed in would lead out", errno: EPERM, calls: &[Call(libc::SYS_setns, &[])] },
     Refusal {
         rule: Rule::FileHandle,
         why: "a handle reaches files under the masks",
-        errno: EPERM,
+        errno: ENOSYS,
         calls: &[Call(libc::SYS_open_by_handle_at, &[])],
     },
-    Refusal { rule: Rule::Bpf, why: "kernel code no agent needs", errno: EPERM, calls: &[Call(libc::SYS_bpf, &[])] },
-    Refusal { rule: Rule::Userfaultfd, why: "kernel code no agent needs", errno: EPERM, calls: &[Call(libc::SYS_userfaultfd, &[])] },
-    Refusal { rule: Rule::Perf, why: "counters observe other processes", errno: EPERM, calls: &[Call(libc::SYS_perf_event_open, &[])] },
+    Refusal { rule: Rule::Bpf, why: "kernel code no agent needs", errno: ENOSYS, calls: &[Call(libc::SYS_bpf, &[])] },
+    Refusal { rule: Rule::Userfaultfd, why: "kernel code no agent needs", errno: ENOSYS, calls: &[Call(libc::SYS_userfaultfd, &[])] },
+    Refusal { rule: Rule::Perf, why: "counters observe other processes", errno: ENOSYS, calls: &[Call(libc::SYS_perf_event_open, &[])] },
     Refusal {
         rule: Rule::Modules,
         why: "another kernel, other rules",
-        errno: EPERM,
+        errno: ENOSYS,
         calls: &[
             Call(libc::SYS_init_module, &[]),
             Call(libc::SYS_finit_module, &[]),
@@ -210,9 +211,6 @@ pub(super) const REFUSALS: &[Refusal] = &[
         ],
     },
 ];
-
-/// ioctl_console(2); a paste from the console's selection is input too.
-const TIOCLINUX: c_int = 0x541c;
 
 /// The programs to install: one for each errno, since a program of the compiler has one answer.
 pub(super) fn compile(options: &Options) -> Result<Vec<BpfProgram>, BackendError> {

@@ -116,10 +116,8 @@ impl Covered<'_> {
     fn verify(&self, mask: &Mask) -> Result<(), Error> {
         let seen = match mask {
             Mask::Home(place) => fs::read(place.join(MARKER)).is_ok_and(|id| id == self.survey.run_id.as_bytes()),
-            Mask::Hidden(path) => fs::symlink_metadata(path).map_or_else(
-                |error| error.kind() == io::ErrorKind::NotFound,
-                |metadata| metadata.is_file() && metadata.len() == 0,
-            ),
+            Mask::Hidden(path) => fs::symlink_metadata(path)
+                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |metadata| metadata.is_file() && metadata.len() == 0),
             Mask::Private(_) | Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => true,
         };
         if seen { Ok(()) } else { Err(Error::NotMasked(mask.path().to_owned())) }
@@ -129,7 +127,9 @@ impl Covered<'_> {
 impl Mask {
     fn path(&self) -> &Path {
         match self {
-            Self::Private(path) | Self::Home(path) | Self::Hidden(path) | Self::Proc(path) | Self::Pinned(path) | Self::ReadOnly(path) => path,
+            Self::Private(path) | Self::Home(path) | Self::Hidden(path) | Self::Proc(path) | Self::Pinned(path) | Self::ReadOnly(path) => {
+                path
+            }
         }
     }
 }
@@ -143,7 +143,8 @@ fn keep_as_is(path: &Path) -> Result<(), Error> {
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd, Error> {
-    open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(|source| Error::Open { path: path.to_owned(), source })
+    open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|source| Error::Open { path: path.to_owned(), source })
 }
 
 /// A path that leads to exactly the opened file.

@@ -48,11 +48,8 @@ pub fn bind_read_only(from: &Path, target: &Path) -> Result<(), Error> {
 /// Makes the mount at `target` read-only. The flags it has must be repeated: in a user namespace those of an inherited mount are locked
 /// (mount_namespaces(7)); access time flags are kept by the kernel when none is given.
 pub fn read_only(target: &Path) -> Result<(), Error> {
-    const KEPT: [(FsFlags, MsFlags); 3] = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-    ];
+    const KEPT: [(FsFlags, MsFlags); 3] =
+        [(FsFlags::ST_NOSUID, MsFlags::MS_NOSUID), (FsFlags::ST_NODEV, MsFlags::MS_NODEV), (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC)];
     let failed = |source| Error::ReadOnly { target: target.to_owned(), source };
     let now = statvfs(target).map_err(failed)?.flags();
     let kept = KEPT.into_iter().filter(|(has, _)| now.contains(*has)).map(|(_, flag)| flag).collect::<MsFlags>();
@@ -77,7 +74,8 @@ pub fn private_tmpfs(target: &Path, uid: Uid, gid: Gid) -> Result<(), Error> {
 
 /// A new tmpfs over `target`; `options` as in tmpfs(5).
 pub fn tmpfs(target: &Path, options: &str) -> Result<(), Error> {
-    mount(Some("authsome"), target, Some("tmpfs"), TMPFS, Some(options)).map_err(|source| Error::Tmpfs { target: target.to_owned(), source })
+    mount(Some("authsome"), target, Some("tmpfs"), TMPFS, Some(options))
+        .map_err(|source| Error::Tmpfs { target: target.to_owned(), source })
 }
 
 pub fn move_to(from: &Path, target: &Path) -> Result<(), Error> {

@@ -130,7 +130,8 @@ mod tests {
             garbage\n\
             32 27 0:4 net:[4026531840] /run/netns/a rw - nsfs nsfs rw\n";
         let mounts = Mounts::parse(table);
-        let rows: Vec<_> = mounts.iter().map(|m| (m.id, m.device.as_str(), m.root.to_str(), m.point.to_str(), m.fs_type.as_str())).collect();
+        let rows: Vec<_> =
+            mounts.iter().map(|m| (m.id, m.device.as_str(), m.root.to_str(), m.point.to_str(), m.fs_type.as_str())).collect();
         assert_eq!(
             rows,
             [
@@ -159,7 +160,9 @@ mod tests {
 
     #[test]
     fn escapes() {
-        for (field, path) in [("/a\\040b", "/a b"), ("/a\\011\\012\\134", "/a\t\n\\"), ("/a\\04", "/a\\04"), ("/a\\09x", "/a\\09x"), ("\\", "\\")] {
+        for (field, path) in
+            [("/a\\040b", "/a b"), ("/a\\011\\012\\134", "/a\t\n\\"), ("/a\\04", "/a\\04"), ("/a\\09x", "/a\\09x"), ("\\", "\\")]
+        {
             assert_eq!(unescape(field.as_bytes()), Path::new(path));
         }
     }
