@@ -1,6 +1,9 @@
 //! A TLS ClientHello (RFC 8446 §4.1.2), parsed by rustls.
 
-use rustls::server::{Accepted, Acceptor};
+use rustls::{
+    Error, InvalidMessage,
+    server::{Accepted, Acceptor},
+};
 
 use super::{DetectError, Detected, MAX_HELLO};
 use crate::host::Host;
@@ -57,6 +60,7 @@ impl Parser {
         Ok(match self.acceptor.accept() {
             Ok(None) => None,
             Ok(Some(accepted)) => Some(hello(accepted)),
+            Err((Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge), _)) => return Err(DetectError::TooLong),
             Err(_) => Some(Detected::TlsNoName),
         })
     }

@@ -77,7 +77,7 @@ struct Detector {
 
 enum State {
     Start,
-    Tls(hello::Parser),
+    Tls(Box<hello::Parser>),
     Request,
 }
 
@@ -101,7 +101,7 @@ impl Detector {
                 None => return Ok(None),
                 Some(false) => self.state = State::Request,
                 Some(true) => {
-                    let mut parser = hello::Parser::default();
+                    let mut parser = Box::<hello::Parser>::default();
                     let progress = parser.feed(&self.seen);
                     self.state = State::Tls(parser);
                     return progress;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn run(bytes: &[u8]) -> Result<Detection, DetectError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async { detect(&mut &bytes[..]).await })
     }
 

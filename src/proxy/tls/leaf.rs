@@ -28,6 +28,9 @@ const MAX_COMMON_NAME: usize = 64;
 /// What the child is offered by ALPN; `None` when it offered nothing.
 pub type Offer = Option<Protocol>;
 
+/// The name certified and the one ALPN identifier offered.
+type ConfigKey = (Name, Option<&'static [u8]>);
+
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
     #[error("make a certificate for {0}: {1}")]
@@ -42,8 +45,7 @@ pub(super) struct Leaves {
     key: KeyPair,
     /// One ticketer, so that a child resumes whichever configuration it meets; rustls binds a ticket to its server name.
     ticketer: Arc<dyn ProducesTickets>,
-    /// By name and the one ALPN identifier offered.
-    configs: Mutex<HashMap<(Name, Option<&'static [u8]>), Arc<ServerConfig>>>,
+    configs: Mutex<HashMap<ConfigKey, Arc<ServerConfig>>>,
 }
 
 impl Leaves {
@@ -105,5 +107,104 @@ fn alpn_id(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Http1 => ALPN_HTTP1,
         Protocol::H2 => ALPN_H2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
+
+    fn name(text: &str) -> Name {
+        match text.parse() {
+            Ok(Host::Name(name)) => name,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn client(authority: &Authority, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate_der().clone()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
+        config
+    }
+
+    /// A handshake in memory; the client's view of it.
+    fn handshake(config: ClientConfig, expects: &str, server: Arc<ServerConfig>) -> Result<ClientConnection, rustls::Error> {
+        let mut client: Connection = ClientConnection::new(Arc::new(config), expects.to_owned().try_into().unwrap()).unwrap().into();
+        let mut server: Connection = ServerConnection::new(server).unwrap().into();
+        while client.is_handshaking() || server.is_handshaking() {
+            transfer(&mut client, &mut server)?;
+            transfer(&mut server, &mut client)?;
+        }
+        match client {
+            Connection::Client(client) => Ok(client),
+            Connection::Server(_) => unreachable!(),
+        }
+    }
+
+    fn transfer(from: &mut Connection, to: &mut Connection) -> Result<(), rustls::Error> {
+        let mut bytes = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut bytes).unwrap();
+        }
+        let mut bytes = &bytes[..];
+        while !bytes.is_empty() {
+            to.read_tls(&mut bytes).unwrap();
+            to.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_client_that_trusts_only_this_authority_accepts_its_leaf() {
+        let authority = Authority::new().unwrap();
+        let long = format!("{}.{}.acme.test", "a".repeat(60), "b".repeat(60));
+        for host in ["api.acme.test", &long] {
+            for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+                let server = authority.server_config(&name(host), Some(Protocol::H2)).unwrap();
+                let connection = handshake(client(&authority, &[version], &[b"http/1.1", b"h2"]), host, server).unwrap();
+                assert_eq!(connection.alpn_protocol(), Some(ALPN_H2));
+                assert_eq!(connection.protocol_version(), Some(version.version));
+            }
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_for_one_name_and_one_authority() {
+        let authority = Authority::new().unwrap();
+        let server = authority.server_config(&name("api.acme.test"), None).unwrap();
+        let other = Authority::new().unwrap();
+        for (trusted, expects) in
+            [(&authority, "acme.test"), (&authority, "x.api.acme.test"), (&authority, "www.acme.test"), (&other, "api.acme.test")]
+        {
+            let refused = handshake(client(trusted, rustls::ALL_VERSIONS, &[]), expects, server.clone()).unwrap_err();
+            assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{expects}: {refused}");
+        }
+    }
+
+    #[test]
+    fn configurations_are_made_once_and_bounded() {
+        let authority = Authority::new().unwrap();
+        let first = authority.server_config(&name("api.acme.test"), None).unwrap();
+        assert!(Arc::ptr_eq(&first, &authority.server_config(&name("api.acme.test"), None).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &authority.server_config(&name("api.acme.test"), Some(Protocol::H2)).unwrap()));
+        for i in 0..MAX_CONFIGS {
+            authority.server_config(&name(&format!("h{i}.acme.test")), None).unwrap();
+        }
+        assert!(authority.leaves.configs.lock().unwrap().len() <= MAX_CONFIGS);
+    }
+
+    #[test]
+    fn authorities_differ() {
+        let (a, b) = (Authority::new().unwrap(), Authority::new().unwrap());
+        assert_ne!(a.certificate_pem(), b.certificate_pem());
+        assert!(a.certificate_pem().starts_with("-----BEGIN CERTIFICATE-----"));
     }
 }
