@@ -29,9 +29,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     harden::{self, CoreLimit},
+    mask,
     message::{Configure, Event, Init, Request},
     plan::{Egress, Plan},
-    rules, trust,
+    rules,
+    trust::{Authority, Trust},
 };
 
 /// An address for hosts that have none of their own: the IPv4 dummy address (RFC 7600 §4.8, IANA special-purpose registry). Nothing else can have it.
@@ -82,8 +84,8 @@ impl Failure {
 
 /// PID 1's whole life; the exit status means nothing to the supervisor, which goes by what is said on the channel.
 pub fn main(init: Init, plan: &Plan) -> u8 {
-    let core = match prepare(&init, plan) {
-        Ok(Some(core)) => core,
+    let ready = match prepare(&init, plan) {
+        Ok(Some(ready)) => ready,
         Ok(None) => return 1,
         Err(failure) => {
             // An error here means that nobody is left to tell.
@@ -91,7 +93,7 @@ pub fn main(init: Init, plan: &Plan) -> u8 {
             return 1;
         }
     };
-    match start(plan, core) {
+    match start(plan, &ready) {
         Ok(command) => supervise(&init, command),
         Err(error) => {
             let _ = init.event(Event::NotStarted(error.raw_os_error().unwrap_or(Errno::ENOENT as i32)));
@@ -100,18 +102,24 @@ pub fn main(init: Init, plan: &Plan) -> u8 {
     0
 }
 
+/// What is left for the command itself.
+struct Ready {
+    trust: Trust,
+    core: CoreLimit,
+}
+
 /// Everything up to "go". `None`: the supervisor is gone.
-fn prepare(init: &Init, plan: &Plan) -> Result<Option<CoreLimit>, Failure> {
+fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     listen(init, plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
     network(plan, &configure)?;
-    files(plan, &configure)?;
+    let (trust, left_alone) = files(plan, &configure)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
     let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
     // Only now: every change of credentials clears it (PR_SET_PDEATHSIG(2const)). A supervisor that died before shows as end of file below.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::at("set the parent-death signal"))?;
-    init.prepared()?;
-    Ok(init.go().map(|()| core))
+    init.prepared(left_alone)?;
+    Ok(init.go().map(|()| Ready { trust, core }))
 }
 
 /// Binds the listeners on addresses of the namespace alone and hands them out.
@@ -156,23 +164,30 @@ fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
     Ok(rules::inside(plan.egress, configure.ports.as_deref()).load()?)
 }
 
-/// The private view of the file system.
-fn files(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
+/// The private view of the file system; also what of it will not trust the run's certificates.
+fn files(plan: &Plan, configure: &Configure) -> Result<(Trust, Vec<String>), Failure> {
+    mask::mount_proc().map_err(Failure::text)?;
     let covered = plan.survey.apply().map_err(Failure::text)?;
-    trust::install(&plan.trust, covered.home(), &configure.certificate).map_err(Failure::text)?;
-    covered.finish().map_err(Failure::text)
+    let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
+    let env = |name: &str| std::env::var_os(name);
+    // Files that variables name are read with the user's rights.
+    let written = plan.identity.acting(|| Trust::write(covered.home(), authority, &env)).map_err(Failure::text)?;
+    let trust = written.map_err(Failure::text)?;
+    let left_alone = trust.mount(authority, &env).map_err(Failure::text)?;
+    covered.finish().map_err(Failure::text)?;
+    Ok((trust, left_alone.into_iter().map(|store| format!("{}: {}", store.path.display(), store.reason)).collect()))
 }
 
 /// Starts the command with the user's environment, in the caller's process group and session.
-fn start(plan: &Plan, core: CoreLimit) -> io::Result<Pid> {
+fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     // Again by path: what is mounted now is what the command gets.
     std::env::set_current_dir(&plan.cwd)?;
     netns::close_on_exec_from(3)?;
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
-    core.restore().map_err(io::Error::other)?;
+    ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &std::ffi::OsStr| {
         let mut command = Command::new(program);
-        command.env_clear().envs(plan.environment.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(&plan.environment).envs(ready.trust.variables().iter().map(|(name, value)| (name, value)));
         command
     };
     let mut direct = command(&plan.command);

@@ -41,7 +41,7 @@ enum Order {
 enum Report {
     Listening { v6: bool },
     Exposed,
-    Prepared,
+    Prepared { left_alone: Vec<String> },
     Failed(Failure),
     Event(Event),
     Socket { errno: Option<i32> },
@@ -52,6 +52,8 @@ enum Report {
 pub struct Configure {
     /// The run's certificate authority, PEM.
     pub certificate: String,
+    /// The common name of its subject.
+    pub common_name: String,
     /// Intercepted TCP ports; none means every port.
     pub ports: Option<Vec<u16>>,
     /// The inner end of the veth uplink, in its own text form.
@@ -125,9 +127,10 @@ impl Supervisor<'_> {
         self.order(&Order::Configure(configure))
     }
 
-    pub fn prepared(&self) -> Result<(), RunError> {
+    /// What inside will not trust the run's certificates, a line each.
+    pub fn prepared(&self) -> Result<Vec<String>, RunError> {
         match self.report()?.0 {
-            Report::Prepared => Ok(()),
+            Report::Prepared { left_alone } => Ok(left_alone),
             other => Err(unexpected(other)),
         }
     }
@@ -192,8 +195,8 @@ impl Init {
         }
     }
 
-    pub fn prepared(&self) -> io::Result<()> {
-        send(&self.0, &Report::Prepared, &[])
+    pub fn prepared(&self, left_alone: Vec<String>) -> io::Result<()> {
+        send(&self.0, &Report::Prepared { left_alone }, &[])
     }
 
     /// `None` also when anything else than "go" was said: then nothing starts.

@@ -81,7 +81,7 @@ pub enum RunError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
-    Mask(#[from] mask::MaskError),
+    Mask(#[from] mask::Error),
     #[error(transparent)]
     Roots(#[from] upstream::UpstreamError),
     /// The kernel or the distribution does not let this user have a sandbox.
@@ -138,10 +138,12 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let uplink = sandbox.connect(&plan, &listening)?;
     plan.identity.assume_keeping(uplink.is_some())?;
     let authority = Authority::new()?;
-    sandbox.configure(&plan, authority.certificate_pem(), uplink)?;
+    sandbox.configure(&plan, &authority, uplink)?;
     let services = services(&plan, options, authority)?;
     let audit = services.context.audit.clone();
-    sandbox.supervisor().prepared()?;
+    for store in sandbox.supervisor().prepared()? {
+        eprintln!("authsome: not trusted by programs that read {store}");
+    }
     if options.verbosity > 0 {
         eprintln!("authsome: {}", plan.headline());
     }
@@ -168,7 +170,7 @@ fn services(plan: &Plan, options: &RunOptions, authority: Authority) -> Result<S
         upstream,
         audit,
         names: Arc::default(),
-        verbosity: options.verbosity,
+        notices: proxy::Notices::stderr(options.verbosity),
         authority,
     };
     Ok(Services {

@@ -22,7 +22,7 @@ use super::{
     identity::Identity,
     mask,
     options::{EgressChoice, RunOptions},
-    rules, trust,
+    rules,
 };
 
 /// What the child's traffic other than the intercepted travels through.
@@ -58,7 +58,6 @@ pub struct Plan {
     pub passthrough: Vec<Host>,
     pub upstream_ca: Vec<PathBuf>,
     pub survey: mask::Survey,
-    pub trust: trust::Plan,
     pub defences: harden::Options,
 }
 
@@ -76,12 +75,20 @@ impl Plan {
         if home.join(mask::MARKER).exists() {
             return Err(RunError::Nested);
         }
+        config.create_home()?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
         let connected = connected(&home, &options.connections)?;
-        let survey = mask::Survey::take(&home, &identity.home, &options.keep_paths)?;
-        let trust = trust::Plan::new(&home);
-        let environment = environment(&id, &identity, &connected, &trust);
+        let survey = mask::Survey::take(&mask::Request {
+            authsome_home: &home,
+            key_file: env::var_os("AUTHSOME_MASTER_KEY_FILE").as_deref().map(Path::new),
+            user: mask::User { uid: identity.uid, gid: identity.gid, home: identity.home.clone() },
+            run_id: &id,
+            keep: &options.keep_paths,
+            env: &|name| env::var_os(name),
+        })?;
+        survey.refuse_inherited(&cwd)?;
+        let environment = environment(&id, &identity, &connected, &survey);
         Ok(Self {
             id,
             home,
@@ -98,7 +105,6 @@ impl Plan {
             passthrough: config.passthrough.clone(),
             upstream_ca: options.upstream_ca.clone(),
             survey,
-            trust,
             defences: options.defences.clone(),
         })
     }
@@ -188,9 +194,10 @@ fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
     ports
 }
 
-/// The user's environment, less what would leak or lead around, plus placeholders, trust and the run's marks.
-fn environment(id: &str, identity: &Identity, connected: &[Connected], trust: &trust::Plan) -> BTreeMap<OsString, OsString> {
-    let mut environment: BTreeMap<OsString, OsString> = env::vars_os().filter(|(name, _)| !mask::env_removed(name)).collect();
+/// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
+fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
+    let kept = env::vars_os().filter(|(name, value)| !mask::is_proxy_variable(name) && !survey.removes_variable(name, value));
+    let mut environment: BTreeMap<OsString, OsString> = kept.collect();
     let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
     if identity.groups.is_some() {
         for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {
@@ -210,6 +217,5 @@ fn environment(id: &str, identity: &Identity, connected: &[Connected], trust: &t
             environment.remove(std::ffi::OsStr::new(name));
         }
     }
-    environment.extend(trust.variables());
     environment
 }

@@ -9,9 +9,10 @@ use netns::{
 };
 use nix::sys::prctl;
 
+use crate::proxy::tls::Authority;
+
 use super::{
-    RunError,
-    init,
+    RunError, init,
     message::{Configure, Init, Listening, Supervisor},
     plan::{Egress, Plan},
     rules,
@@ -46,10 +47,11 @@ impl Sandbox {
         Ok(self.uplink.as_ref().map(|uplink| uplink.inner().to_string()))
     }
 
-    /// Sends what only this side knows and waits until CMD could start.
-    pub fn configure(&self, plan: &Plan, certificate: &str, uplink: Option<String>) -> Result<(), RunError> {
+    /// Sends what only this side knows.
+    pub fn configure(&self, plan: &Plan, authority: &Authority, uplink: Option<String>) -> Result<(), RunError> {
         let ports = (plan.egress == Egress::Veth).then(|| plan.intercept.clone());
-        self.supervisor().configure(Configure { certificate: certificate.to_owned(), ports, uplink })
+        let certificate = authority.certificate_pem().to_owned();
+        self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), ports, uplink })
     }
 
     /// Waits for the end of every process inside, then undoes what was done outside.

@@ -24,6 +24,7 @@ pub struct Authority {
     params: CertificateParams,
     certificate: CertificateDer<'static>,
     pem: String,
+    common_name: String,
     pub(super) leaves: Leaves,
 }
 
@@ -35,16 +36,22 @@ impl Authority {
         let serial = serial()?;
         let id: String = serial.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.distinguished_name.push(DnType::CommonName, format!("authsome run CA {id}"));
+        let common_name = format!("authsome run CA {id}");
+        params.distinguished_name.push(DnType::CommonName, common_name.as_str());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key)?;
-        Ok(Self { pem: certificate.pem(), certificate: certificate.into(), leaves: Leaves::new()?, params, key })
+        Ok(Self { pem: certificate.pem(), common_name, certificate: certificate.into(), leaves: Leaves::new()?, params, key })
     }
 
     /// The certificate to trust, as one PEM block.
     pub fn certificate_pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The one attribute of its subject, a UTF8String.
+    pub fn common_name(&self) -> &str {
+        &self.common_name
     }
 
     pub fn certificate_der(&self) -> &CertificateDer<'static> {
