@@ -44,6 +44,8 @@ pub struct Scenario {
     /// The user's home directory; AUTHSOME_HOME is `.authsome` in it.
     pub home: PathBuf,
     pub key_file: Option<PathBuf>,
+    /// Bind mounts (from, to) that are there before the survey.
+    pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Scenario {
@@ -59,12 +61,24 @@ impl Scenario {
             variables: Vec::new(),
             home: "/nonexistent".into(),
             key_file: None,
+            binds: Vec::new(),
         }
     }
 
     /// Runs the script in the sandbox and waits for its end.
     pub fn output(&self) -> Output {
         self.step("enter").output().expect("run this program again")
+    }
+
+    /// As [`output`](Self::output), as a child of a perl program.
+    pub fn output_below(&self, perl: &str) -> Output {
+        let step = self.step("enter");
+        let mut command = Command::new("perl");
+        command.args(["-e", &format!("{perl}; exec @ARGV")]).arg(step.get_program()).args(step.get_args()).current_dir("/");
+        if geteuid().is_root() {
+            command.uid(OTHER_USER).gid(OTHER_USER);
+        }
+        command.output().expect("run perl")
     }
 
     /// What the script printed; panics with all it said if it failed.
@@ -136,6 +150,9 @@ fn enter(scenario: &Scenario) -> Done {
 
 fn inside(scenario: &Scenario) -> Done {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    for (from, to) in &scenario.binds {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
     let mut command = Command::new("sh");
     command.args(["-c", &scenario.script]);
     if scenario.masks {
