@@ -74,7 +74,12 @@ impl Scenario {
     pub fn output_below(&self, perl: &str) -> Output {
         let step = self.step("enter");
         let mut command = Command::new("perl");
-        command.args(["-e", &format!("{perl}; exec @ARGV")]).arg(step.get_program()).args(step.get_args()).current_dir("/");
+        command
+            .args(["-e", &format!("{perl}; exec @ARGV")])
+            .arg(step.get_program())
+            .args(step.get_args())
+            .current_dir("/")
+            .env_remove("XDG_RUNTIME_DIR");
         if geteuid().is_root() {
             command.uid(OTHER_USER).gid(OTHER_USER);
         }
@@ -93,7 +98,11 @@ impl Scenario {
     fn step(&self, name: &str) -> Command {
         let mut command = Command::new(env::current_exe().expect("own path"));
         command.args([STEP, name]).arg(serde_json::to_string(self).expect("a scenario is plain data"));
-        command.current_dir("/").envs(self.variables.iter().cloned()).env("HOME", &self.home);
+        command
+            .current_dir("/")
+            .env_clear()
+            .envs(["PATH", "LLVM_PROFILE_FILE"].into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command.envs(self.variables.iter().cloned()).env("HOME", &self.home);
         if name == "enter" && self.rootless && geteuid().is_root() {
             command.uid(OTHER_USER).gid(OTHER_USER);
         }
