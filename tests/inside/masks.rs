@@ -21,7 +21,7 @@ use crate::stage::{self, Fixture, Scenario};
 type Done = Result<(), Failed>;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: &[(&str, fn() -> Done)] = &[
+    let tests: [(&str, fn() -> Done); 14] = [
         ("home shows the marker alone", home_shows_the_marker_alone),
         ("home is masked wherever it is seen", home_is_masked_wherever_it_is_seen),
         ("home below a private directory", home_below_a_private_directory),
@@ -37,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
         ("inherited views are refused", inherited_views_are_refused),
         ("survey names every mask", survey_names_every_mask),
     ];
-    tests.iter().map(|&(name, test)| Trial::test(format!("masks::{name}"), test)).collect()
+    tests.into_iter().map(|(name, test)| Trial::test(format!("masks::{name}"), test)).collect()
 }
 
 /// The script's output in a masked sandbox of each kind this user can make.

@@ -1,6 +1,6 @@
 //! The run's certificate authority is trusted inside, beside the roots that were there, and nowhere else.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use libtest_mimic::{Failed, Trial};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
@@ -12,7 +12,7 @@ type Done = Result<(), Failed>;
 const COMMON_NAME: &str = "authsome run 7f";
 
 pub fn trials() -> Vec<Trial> {
-    let tests: &[(&str, fn() -> Done)] = &[
+    let tests: [(&str, fn() -> Done); 10] = [
         ("openssl finds it without any variable", openssl_without_variables),
         ("system roots stay trusted", system_roots_stay),
         ("variables lead to it", variables_lead_to_it),
@@ -20,10 +20,11 @@ pub fn trials() -> Vec<Trial> {
         ("the user's directory of roots is kept", users_directory_is_kept),
         ("machine without roots", machine_without_roots),
         ("java", java),
+        ("java, PKCS#12", java_pkcs12),
         ("sandbox in the sandbox", nested_sandbox),
         ("nothing changes outside", nothing_changes_outside),
     ];
-    tests.iter().map(|&(name, test)| Trial::test(format!("trust::{name}"), test)).collect()
+    tests.into_iter().map(|(name, test)| Trial::test(format!("trust::{name}"), test)).collect()
 }
 
 /// An authority and a certificate for a server it issued, in the fixture's directory.
@@ -155,31 +156,68 @@ fn machine_without_roots() -> Done {
     Ok(())
 }
 
-fn java() -> Done {
-    let pki = Pki::new();
-    let store = "/etc/ssl/certs/java/cacerts";
-    let list = format!("keytool -list -keystore {store} -storepass changeit 2>/dev/null | grep -c trustedCertEntry");
-    if !Scenario::new(&format!("command -v java keytool && test -f {store}")).output().status.success() {
+const JAVA_STORE: &str = "/etc/ssl/certs/java/cacerts";
+
+fn has_java() -> bool {
+    let has = Scenario::new(&format!("command -v java keytool && test -f {JAVA_STORE}")).output().status.success();
+    if !has {
         eprintln!("no java is installed");
+    }
+    has
+}
+
+fn java() -> Done {
+    if !has_java() {
         return Ok(());
     }
+    let pki = Pki::new();
+    let list = format!("keytool -list -keystore {JAVA_STORE} -storepass changeit 2>/dev/null | grep -c trustedCertEntry");
     let before: u32 = Scenario { authority: None, ..pki.scenario(&list) }.text().parse()?;
     let after: u32 = pki.scenario(&list).text().parse()?;
     assert_eq!(after, before + 1);
-    // What a program with no settings trusts.
+    let script = java_roots(&pki);
+    assert_eq!(pki.scenario(&script).text(), format!("{after} 1"));
+    assert_eq!(Scenario { authority: None, ..pki.scenario(&script) }.text(), format!("{before} 0"));
+    Ok(())
+}
+
+/// The format of the stores that come with newer Java versions.
+fn java_pkcs12() -> Done {
+    if !has_java() {
+        return Ok(());
+    }
+    let pki = Pki::new();
+    let store = pki.fixture.path("store.p12");
+    let options = ["certProtectionAlgorithm=NONE", "macAlgorithm=NONE"].map(|option| format!("-J-Dkeystore.pkcs12.{option}"));
+    let made = Command::new("keytool")
+        .args(options)
+        .args(["-importkeystore", "-noprompt", "-srckeystore", JAVA_STORE, "-srcstorepass", "changeit"])
+        .args(["-deststoretype", "PKCS12", "-deststorepass", "changeit", "-destkeystore"])
+        .arg(&store)
+        .output()?;
+    assert!(made.status.success(), "{made:?}");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o644))?;
+    let mut scenario = pki.scenario(&java_roots(&pki));
+    scenario.binds = vec![(store, JAVA_STORE.into())];
+    let text = scenario.text();
+    let (all, own) = text.split_once(' ').ok_or("two numbers")?;
+    assert_eq!(own, "1");
+    assert!(all.parse::<u32>()? > 100, "{all}");
+    Ok(())
+}
+
+/// Prints how many roots a program with no settings trusts, and how many of them are ours.
+fn java_roots(pki: &Pki) -> String {
     pki.fixture.write(
         "Roots.java",
         "import javax.net.ssl.*; import java.security.KeyStore;\
          public class Roots { public static void main(String[] a) throws Exception {\
            var f = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm()); f.init((KeyStore) null);\
-           int n = 0; for (var c : ((X509TrustManager) f.getTrustManagers()[0]).getAcceptedIssuers())\
-             if (c.getSubjectX500Principal().getName().equals(\"CN=authsome run 7f\")) n++;\
-           System.out.println(n); } }",
+           int all = 0, own = 0; for (var c : ((X509TrustManager) f.getTrustManagers()[0]).getAcceptedIssuers()) { all++;\
+             if (c.getSubjectX500Principal().getName().equals(\"CN=authsome run 7f\")) own++; }\
+           System.out.println(all + \" \" + own); } }",
     );
-    let script = format!("env -i PATH=$PATH java {}", pki.fixture.path("Roots.java").display());
-    assert_eq!(pki.scenario(&script).text(), "1");
-    assert_eq!(Scenario { authority: None, ..pki.scenario(&script) }.text(), "0");
-    Ok(())
+    format!("env -i PATH=$PATH java -XX:-UsePerfData {}", pki.fixture.path("Roots.java").display())
 }
 
 /// One that shows the system's directories and not the user's home.
