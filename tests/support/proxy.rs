@@ -81,7 +81,6 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// What an origin saw of one request.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub method: String,
     pub uri: String,
     pub version: http::Version,
     pub headers: HeaderMap,
@@ -91,7 +90,7 @@ pub struct Seen {
 pub struct Origin {
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// What `/events` sends, one event per item, while the other end lives.
+    /// What `/events` sends, one event per item; the first makes `/abort` break off.
     pub events: mpsc::UnboundedSender<Bytes>,
 }
 
@@ -127,12 +126,7 @@ async fn serve(stream: server::TlsStream<TcpStream>, seen: Arc<Mutex<Vec<Seen>>>
 }
 
 fn answer(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>, events: &Events) -> Response<Body> {
-    seen.lock().unwrap().push(Seen {
-        method: request.method().to_string(),
-        uri: request.uri().to_string(),
-        version: request.version(),
-        headers: request.headers().clone(),
-    });
+    seen.lock().unwrap().push(Seen { uri: request.uri().to_string(), version: request.version(), headers: request.headers().clone() });
     let response = Response::builder();
     match request.uri().path() {
         "/echo" => response.header("trailer", "x-check").body(request.into_body().map_err(Into::into).boxed()),
@@ -143,8 +137,12 @@ fn answer(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>, events: &Even
             response.header("content-type", "text/event-stream").body(stream)
         }
         "/abort" => {
-            let mut frames = vec![Err("broken".into()), Ok(Frame::data(Bytes::from_static(b"partial")))];
-            response.body(polled(move |_| std::task::Poll::Ready(frames.pop())))
+            let mut receiver = events.lock().unwrap().take().unwrap();
+            let mut first = Some(Ok(Frame::data(Bytes::from_static(b"partial"))));
+            response.body(polled(move |cx| match first.take() {
+                Some(frame) => std::task::Poll::Ready(Some(frame)),
+                None => receiver.poll_recv(cx).map(|_| Some(Err("broken".into()))),
+            }))
         }
         "/204" => response.status(204).body(empty()),
         "/304" => response.status(304).header("etag", "\"a\"").body(empty()),
@@ -158,6 +156,7 @@ fn answer(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>, events: &Even
                 while let Ok(n @ 1..) = io.read(&mut buffer).await {
                     io.write_all(&buffer[..n].to_ascii_uppercase()).await.unwrap();
                 }
+                io.shutdown().await.unwrap();
             });
             match status {
                 101 => response.status(101).header("connection", "upgrade").header("upgrade", "shout").body(empty()),
@@ -268,6 +267,12 @@ pub struct Setup<'a> {
     pub rivals: usize,
 }
 
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { api_url: format!("https://{NAME}"), passthrough: &[], available: true, rivals: 0 }
+    }
+}
+
 pub struct Proxy {
     addr: SocketAddr,
     context: Arc<Context>,
@@ -279,7 +284,7 @@ impl Proxy {
     /// Claims [`NAME`] on the origin's port; every connection was going to the origin.
     pub async fn before(origin: SocketAddr, ca: &Ca) -> Self {
         let api_url = format!("https://{NAME}:{}", origin.port());
-        Self::with(origin, ca, Setup { api_url, passthrough: &[], available: true, rivals: 0 }).await
+        Self::with(origin, ca, Setup { api_url, ..Setup::default() }).await
     }
 
     pub async fn with(original: SocketAddr, ca: &Ca, setup: Setup<'_>) -> Self {
