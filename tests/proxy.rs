@@ -48,7 +48,7 @@ async fn the_key_is_injected_whatever_each_side_speaks() {
         let records = proxy.records(2).await;
         assert_eq!(records.len(), 2);
         for record in records {
-            assert_eq!((&record["verdict"], &record["status"], &record["provider"]), (&"injected".into(), &200.into(), &"acme".into()));
+            assert_eq!((&record["decision"], &record["status"], &record["provider"]), (&"injected".into(), &200.into(), &"acme".into()));
         }
     }
 }
@@ -70,7 +70,7 @@ async fn a_path_no_provider_claims_goes_on_unchanged_and_a_placeholder_in_it_is_
             format!("placeholder sent to {NAME}: no connected provider claims it")
         ]
     );
-    assert_eq!(proxy.records(2).await[0]["verdict"], "forwarded");
+    assert_eq!(proxy.records(2).await[0]["decision"], "forwarded");
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_host_no_provider_claims_keeps_its_own_tls() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     drop(stream);
     let record = &proxy.records(1).await[0];
-    assert_eq!((&record["protocol"], &record["verdict"], &record["host"]), (&"tls".into(), &"forwarded".into(), &"www.acme.test".into()));
+    assert_eq!((&record["protocol"], &record["decision"], &record["host"]), (&"tls".into(), &"forwarded".into(), &"www.acme.test".into()));
     assert!(proxy.said().contains(&"www.acme.test: no connected provider; forwarded unchanged".to_owned()));
 }
 
@@ -149,7 +149,7 @@ async fn a_refused_request_never_leaves() {
     }
     assert!(origin.seen().is_empty(), "{:?}", origin.seen());
     let records = proxy.records(shapes.len()).await;
-    assert!(records.iter().all(|record| record["verdict"] == "refused"), "{records:?}");
+    assert!(records.iter().all(|record| record["decision"] == "refused"), "{records:?}");
 }
 
 #[tokio::test]
@@ -542,7 +542,7 @@ async fn a_refused_connection_is_a_reset() {
     let mut stream = proxy.tcp().await;
     assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     let record = &proxy.records(1).await[0];
-    assert_eq!((&record["verdict"], &record["blame"]), (&"failed".into(), &"upstream".into()));
+    assert_eq!((&record["decision"], &record["blame"]), (&"failed".into(), &"upstream".into()));
 }
 
 #[tokio::test]
@@ -559,5 +559,5 @@ async fn tls_that_is_not_http_or_names_no_host_is_left_alone() {
     stream.read_to_string(&mut greeting).await.unwrap();
     assert_eq!(greeting, "hello");
     drop(stream);
-    assert_eq!(proxy.records(1).await[0]["verdict"], "forwarded");
+    assert_eq!(proxy.records(1).await[0]["decision"], "forwarded");
 }

@@ -84,11 +84,12 @@ impl Connection {
     /// Peeks, since readiness alone may be a false alarm.
     async fn first_to_speak(&self) -> io::Result<Speaks> {
         let Some(server) = &self.server else { return Ok(Speaks::Client) };
+        let (mut from_client, mut from_server) = ([0], [0]);
         tokio::select! {
             biased;
-            peeked = self.client.peek(&mut [0]) => peeked.map(|_| Speaks::Client),
+            peeked = self.client.peek(&mut from_client) => peeked.map(|_| Speaks::Client),
             // An error of the server's is found again, and told, by the relay.
-            _ = server.peek(&mut [0]) => Ok(Speaks::Server),
+            _ = server.peek(&mut from_server) => Ok(Speaks::Server),
         }
     }
 
