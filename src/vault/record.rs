@@ -214,6 +214,6 @@ mod tests {
     fn an_error_does_not_repeat_the_secret() {
         let json = br#"{"provider":"acme","connection":"default","created_at":"sk-secret","credential":{}}"#;
         let message = read(json, "acme", "default").err().unwrap();
-        assert_eq!(message, "/vault/acme/default.age is damaged: its content is not a credential (column 67)");
+        assert_eq!(message, "/vault/acme/default.age is damaged: its content is not a credential (column 66)");
     }
 }
