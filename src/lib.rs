@@ -3,6 +3,7 @@
 //! The rooms, in the order a connection meets them; each imports only what stands below it.
 
 pub mod cli;
+pub mod demo;
 pub mod run;
 
 pub mod proxy;

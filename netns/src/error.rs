@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 /// `unshare user namespace: EPERM: Operation not permitted`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{action}: {source}")]
 pub struct Error {
     /// What was attempted and on which object: `add address 203.0.113.7/24 to lo`.

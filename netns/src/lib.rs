@@ -6,6 +6,8 @@
 mod sys;
 
 #[cfg(target_os = "linux")]
+pub mod keyring;
+#[cfg(target_os = "linux")]
 pub mod link;
 #[cfg(target_os = "linux")]
 pub mod namespace;
@@ -33,3 +35,10 @@ pub use {
     namespace::NetNs,
     orig_dst::{OrigDst, orig_dst},
 };
+
+/// Every descriptor from `first` on will not survive the next exec of this process or its children (close_range(2)).
+#[cfg(target_os = "linux")]
+pub fn close_on_exec_from(first: u32) -> error::Result<()> {
+    use error::Context;
+    sys::close_on_exec_from(first).context(|| format!("close descriptors from {first} on exec"))
+}

@@ -1,1 +1,367 @@
-//! mask
+//! What the sandbox does not see of the machine: secrets, doors to processes outside, and what would run later outside.
+//!
+//! The supervisor takes a [`Survey`] before the clone; the sandbox's first process puts it in force, in its own mount namespace.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fmt, fs, io,
+    os::{
+        fd::RawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Gid, Uid};
+
+mod apply;
+mod environment;
+pub mod mount;
+mod mountinfo;
+mod sockets;
+
+pub use apply::Covered;
+pub use environment::{is_proxy_variable, leads_outside};
+
+use mountinfo::Mounts;
+
+/// The user CMD runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub uid: Uid,
+    pub gid: Gid,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+/// What a [`Survey`] is taken for.
+pub struct Request<'a> {
+    /// AUTHSOME_HOME, which exists.
+    pub authsome_home: &'a Path,
+    /// AUTHSOME_MASTER_KEY_FILE.
+    pub key_file: Option<&'a Path>,
+    pub user: User,
+    /// Written into the marker inside the masked home.
+    pub run_id: &'a str,
+    /// `--keep-path`: what is at or below one of these stays as it is. Never lifts the mask of AUTHSOME_HOME or of the key file.
+    pub keep: &'a [PathBuf],
+    /// The environment the user called us with.
+    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+/// Everything that will be masked: plain data, made before anything is changed. `Display` gives one line a mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    user: User,
+    run_id: String,
+    /// AUTHSOME_HOME as a real path.
+    home: PathBuf,
+    keep: Vec<PathBuf>,
+    masks: Vec<Mask>,
+}
+
+/// One mask, in the order in which they are put in force. Paths are real paths.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mask {
+    /// An empty directory of the user's own instead.
+    Private(PathBuf),
+    /// The directory with this run's marker and certificates instead.
+    Home(PathBuf),
+    /// An empty file instead of a secret or a socket.
+    Hidden(PathBuf),
+    /// A proc of the sandbox's own processes instead.
+    Proc(PathBuf),
+    /// As it was, but cannot be renamed away.
+    Pinned(PathBuf),
+    /// As it was, but cannot be changed. The path itself may be a symbolic link: it, too, stays.
+    ReadOnly(PathBuf),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: a secret file with {links} hard links can be read by another name")]
+    HardLinks { path: PathBuf, links: u64 },
+    #[error("keep path {path}: {source}")]
+    Keep { path: PathBuf, source: io::Error },
+    #[error("the working directory {0} is masked in the sandbox")]
+    WorkingDirectory(PathBuf),
+    #[error("file descriptor {fd} is the directory {path}: it would lead around the masks")]
+    DirectoryDescriptor { fd: RawFd, path: PathBuf },
+    #[error("file descriptor {fd} is {path}, which is masked in the sandbox")]
+    Descriptor { fd: RawFd, path: PathBuf },
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    #[error("open {path}: {source}")]
+    Open { path: PathBuf, source: nix::errno::Errno },
+    #[error("{0} is not masked although a mask was mounted over it")]
+    NotMasked(PathBuf),
+}
+
+/// Shells and login sessions run these of the user's home later, outside.
+const RUN_LATER: &[&str] = &[
+    ".bashrc",
+    ".bash_aliases",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".profile",
+    ".zshrc",
+    ".zprofile",
+    ".zshenv",
+    ".zlogin",
+    ".zlogout",
+    ".kshrc",
+    ".mkshrc",
+    ".cshrc",
+    ".tcshrc",
+    ".login",
+    ".logout",
+    ".xprofile",
+    ".xsessionrc",
+    ".xinitrc",
+    ".ssh",
+    ".config/fish/config.fish",
+    ".config/fish/conf.d",
+    ".config/fish/functions",
+    ".config/nushell/config.nu",
+    ".config/nushell/env.nu",
+    ".config/systemd",
+    ".config/environment.d",
+    ".config/autostart",
+    ".local/share/systemd",
+];
+
+/// The users' crontabs (Debian, Fedora and SUSE, in this order) and at jobs.
+const SPOOLS: &[&str] = &["/var/spool/cron", "/var/spool/atjobs", "/var/spool/at"];
+
+impl Survey {
+    pub fn take(request: &Request<'_>) -> Result<Self, Error> {
+        let read = |path: &Path, source| Error::Read { path: path.to_owned(), source };
+        let home = request.authsome_home.canonicalize().map_err(|source| read(request.authsome_home, source))?;
+        let keep = request.keep.iter().map(|path| path.canonicalize().map_err(|source| Error::Keep { path: path.clone(), source }));
+        let keep: Vec<PathBuf> = keep.collect::<Result<_, _>>()?;
+        let mounts = Mounts::read().map_err(|source| read(Path::new("/proc/self/mountinfo"), source))?;
+
+        refuse_hard_links(&home)?;
+        let mut masks = BTreeSet::new();
+        masks.extend(secret_places(&mounts, &home));
+        if let Some(key_file) = request.key_file.and_then(|path| path.canonicalize().ok()).filter(|path| path.is_file()) {
+            refuse_hard_link(&key_file)?;
+            masks.extend(mounts.places(&key_file).into_iter().map(Mask::Hidden));
+        }
+        let private = private_directories(request);
+        masks.extend(private.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Private));
+        let sockets = sockets::bound(&[request.user.home.join(".ssh")]).map_err(|source| read(Path::new("/proc/net/unix"), source))?;
+        masks.extend(sockets.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Hidden));
+        masks.extend(other_procs(&mounts));
+        for path in run_later(request).iter().filter(|path| !is_kept(path, &keep)) {
+            masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
+            masks.insert(Mask::ReadOnly(path.clone()));
+        }
+        let mut survey =
+            Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks: masks.into_iter().collect() };
+        survey.drop_what_is_covered();
+        Ok(survey)
+    }
+
+    /// AUTHSOME_HOME as a real path: where [`Covered::home`] will be.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub fn masks(&self) -> &[Mask] {
+        &self.masks
+    }
+
+    /// Whether a variable of the user's environment must not reach CMD: it names a door outside that is not kept.
+    pub fn removes_variable(&self, name: &OsStr, value: &OsStr) -> bool {
+        leads_outside(name) && !self.keep.iter().any(|path| contains(value.as_bytes(), path.as_os_str().as_bytes()))
+    }
+
+    /// Refuses a working directory and standard streams that would keep a view of what is masked: what a process holds open is not
+    /// affected by a mount over its path.
+    pub fn refuse_inherited(&self, working_directory: &Path) -> Result<(), Error> {
+        if self.covers(working_directory) {
+            return Err(Error::WorkingDirectory(working_directory.to_owned()));
+        }
+        (0..=2).try_for_each(|fd| self.refuse_descriptor(fd))
+    }
+
+    /// As [`refuse_inherited`](Self::refuse_inherited), for one descriptor that CMD will get. A closed one is fine.
+    pub fn refuse_descriptor(&self, fd: RawFd) -> Result<(), Error> {
+        let link = PathBuf::from(format!("/proc/self/fd/{fd}"));
+        let path = match fs::read_link(&link) {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::Read { path: link, source }),
+        };
+        if fs::metadata(&link).is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Error::DirectoryDescriptor { fd, path });
+        }
+        if self.covers(&path) { Err(Error::Descriptor { fd, path }) } else { Ok(()) }
+    }
+
+    /// Whether a path that is real outside is one the sandbox does not see.
+    fn covers(&self, path: &Path) -> bool {
+        self.masks.iter().any(|mask| match mask {
+            Mask::Private(place) => path.starts_with(place) && !is_kept(path, &self.keep),
+            Mask::Home(place) => path.starts_with(place),
+            Mask::Hidden(place) => path == place,
+            Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => false,
+        })
+    }
+
+    /// What lies below a directory that is replaced as a whole is gone with it.
+    fn drop_what_is_covered(&mut self) {
+        let replaced: Vec<PathBuf> = self
+            .masks
+            .iter()
+            .filter_map(|mask| match mask {
+                Mask::Private(path) | Mask::Home(path) => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        self.masks.retain(|mask| match mask {
+            Mask::Hidden(path) | Mask::Proc(path) | Mask::Pinned(path) | Mask::ReadOnly(path) => {
+                !replaced.iter().any(|place| path.starts_with(place))
+            }
+            Mask::Private(_) | Mask::Home(_) => true,
+        });
+    }
+}
+
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.masks.iter().try_for_each(|mask| writeln!(f, "{mask}"))
+    }
+}
+
+impl fmt::Display for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (how, path) = match self {
+            Self::Private(path) => ("private", path),
+            Self::Home(path) | Self::Hidden(path) => ("hidden", path),
+            Self::Proc(path) => ("own proc", path),
+            Self::Pinned(path) => ("pinned", path),
+            Self::ReadOnly(path) => ("read-only", path),
+        };
+        write!(f, "{how:<10} {}", path.display())
+    }
+}
+
+/// A proc of the sandbox's own processes over the one of the outer namespace. Before any other mask: see [`mount::proc`].
+pub fn mount_proc() -> Result<(), mount::Error> {
+    mount::proc(Path::new("/proc"))
+}
+
+fn is_kept(path: &Path, keep: &[PathBuf]) -> bool {
+    keep.iter().any(|kept| path.starts_with(kept))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len().max(1)).any(|window| window == part)
+}
+
+/// AUTHSOME_HOME wherever it, a part of it, or a file system mounted in it is seen.
+fn secret_places<'a>(mounts: &'a Mounts, home: &'a Path) -> impl Iterator<Item = Mask> + 'a {
+    let inside = mounts.iter().map(|mount| mount.point.as_path()).filter(move |point| *point != home && point.starts_with(home));
+    std::iter::once(home)
+        .chain(inside)
+        .flat_map(|path| mounts.places(path))
+        // Mounts inside the home go under with it.
+        .filter(move |place| place == home || !place.starts_with(home))
+        .map(|place| if place.is_dir() { Mask::Home(place) } else { Mask::Hidden(place) })
+}
+
+/// Directories that only this user's own processes share: the login session's, and tmux's sockets.
+fn private_directories(request: &Request<'_>) -> Vec<PathBuf> {
+    let uid = request.user.uid;
+    let tmux = (request.env)("TMUX_TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    [
+        (request.env)("XDG_RUNTIME_DIR").map(PathBuf::from),
+        Some(PathBuf::from(format!("/run/user/{uid}"))),
+        Some(tmux.join(format!("tmux-{uid}"))),
+        Some(tmux),
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(|path| path.canonicalize().ok())
+    // Neither a directory that others share (TMUX_TMPDIR=/tmp) nor one the user's files are in.
+    .filter(|path| is_own_directory(path, uid) && !request.user.home.starts_with(path))
+    .collect()
+}
+
+/// A directory of the user's that nobody else may enter, as the XDG base directory specification asks of XDG_RUNTIME_DIR.
+fn is_own_directory(path: &Path, uid: Uid) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid.as_raw() && metadata.mode() & 0o077 == 0)
+}
+
+/// The environment of processes outside can be read through any proc of the outer PID namespace.
+fn other_procs(mounts: &Mounts) -> impl Iterator<Item = Mask> {
+    let procs = mounts.iter().filter(|mount| mount.fs_type == "proc" && mount.root == Path::new("/"));
+    procs.filter(|mount| !mount.point.starts_with("/proc") && mount.point.is_dir()).map(|mount| Mask::Proc(mount.point.clone()))
+}
+
+/// What exists of the files that run later: our own program, start-up files, timers.
+fn run_later(request: &Request<'_>) -> Vec<PathBuf> {
+    let own_program = fs::read_link("/proc/self/exe").ok();
+    let zsh = (request.env)("ZDOTDIR").map(PathBuf::from);
+    let of_zsh =
+        zsh.iter().flat_map(|directory| [".zshrc", ".zprofile", ".zshenv", ".zlogin", ".zlogout"].map(|name| directory.join(name)));
+    own_program
+        .into_iter()
+        .chain(RUN_LATER.iter().map(|name| request.user.home.join(name)))
+        .chain(of_zsh)
+        .chain(SPOOLS.iter().map(PathBuf::from))
+        .filter_map(|path| real_name(&path))
+        .filter(|path| path.exists() && !path.starts_with("/proc"))
+        .collect()
+}
+
+/// The path with symbolic links resolved but for the last name: what that name shows is to stay, be it a link or a file. A directory
+/// cannot be mounted over a link, so of a linked directory only the contents stay.
+fn real_name(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() { path.canonicalize().ok() } else { Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)) }
+}
+
+/// The directories between the user's home and `path`: renamed away, they would take the protected name with them.
+fn pins<'a>(path: &'a Path, home: &Path) -> impl Iterator<Item = PathBuf> + 'a {
+    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+    path.ancestors().skip(1).take_while(move |directory| *directory != home && directory.starts_with(&home)).map(Path::to_owned)
+}
+
+/// Directories of AUTHSOME_HOME that hold no secret.
+const NOT_SECRET: &[&str] = &["providers", "log", "config.toml"];
+
+fn refuse_hard_links(home: &Path) -> Result<(), Error> {
+    let read = |path: &Path, source| Error::Read { path: path.to_owned(), source };
+    let mut pending = vec![home.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).map_err(|source| read(&directory, source))? {
+            let entry = entry.map_err(|source| read(&directory, source))?;
+            let kind = entry.file_type().map_err(|source| read(&entry.path(), source))?;
+            if directory == home && NOT_SECRET.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if kind.is_file() {
+                refuse_hard_link(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_hard_link(path: &Path) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.nlink() > 1 => Err(Error::HardLinks { path: path.to_owned(), links: metadata.nlink() }),
+        Ok(_) => Ok(()),
+        // Replaced under our eyes, as every write of the vault does: the new one has one link.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}

@@ -1,7 +1,197 @@
 //! One run of a program: what is prepared, started, served and undone, in that order.
+
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]
+pub mod identity;
+#[cfg(target_os = "linux")]
+mod init;
+#[cfg(target_os = "linux")]
 pub mod mask;
 #[cfg(target_os = "linux")]
+mod message;
+pub mod options;
+#[cfg(target_os = "linux")]
+mod plan;
+#[cfg(target_os = "linux")]
+mod ports;
+#[cfg(target_os = "linux")]
+mod rules;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
+#[cfg(target_os = "linux")]
+mod session;
+#[cfg(target_os = "linux")]
+mod signals;
+#[cfg(target_os = "linux")]
 pub mod trust;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use crate::{
+    audit,
+    config::Config,
+    credential::Stored,
+    dns,
+    provider::{Catalog, ProviderError, ProviderName},
+    proxy::{self, tls::Authority},
+    route::{Route, Table},
+    upstream::{self, Upstream},
+    vault::{ConnectionName, Vault, VaultError},
+};
+
+use init::Failure;
+use options::RunOptions;
+use plan::{Egress, Plan};
+use sandbox::Sandbox;
+use session::{Services, Sockets};
+use signals::{Signals, Terminal};
+
+/// Why a run did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("no command given")]
+    NoCommand,
+    #[error("already inside a run: the vault is out of reach here")]
+    Nested,
+    #[error("running as root: name the user the command is to run as")]
+    UserRequired,
+    #[error("--user needs root")]
+    UserNeedsRoot,
+    #[error("no such user: {0}")]
+    UnknownUser(String),
+    #[error("--egress {0} needs root")]
+    EgressNeedsRoot(&'static str),
+    #[error("--egress {0} is not available in this version")]
+    EgressUnsupported(&'static str),
+    #[error("read the working directory: {0}")]
+    Cwd(#[source] io::Error),
+    #[error("make a run id: {0}")]
+    RunId(#[source] io::Error),
+    #[error("{0} has no connection `{1}`")]
+    NoConnection(ProviderName, ConnectionName),
+    #[error("connected provider {0} has no definition")]
+    NoProvider(ProviderName),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Mask(#[from] mask::Error),
+    #[error(transparent)]
+    Roots(#[from] upstream::UpstreamError),
+    /// The kernel or the distribution does not let this user have a sandbox.
+    #[error(transparent)]
+    Gate(netns::userns::Gate),
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    #[error("prepare the sandbox: {0}")]
+    Sandbox(Failure),
+    #[error("the sandbox's first process ended early")]
+    InitGone,
+    #[error("the sandbox's first process said something unexpected")]
+    Protocol,
+    #[error("{0}: {1}")]
+    System(&'static str, #[source] nix::Error),
+    #[error("publish port {0} on the host's loopback: {1}")]
+    Publish(u16, #[source] io::Error),
+    #[error("give up capabilities: {0}")]
+    Capabilities(String),
+    #[error("make the run's certificate authority: {0}")]
+    Authority(#[from] rcgen::Error),
+    #[error("open {}: {error}", path.display())]
+    Audit { path: PathBuf, error: io::Error },
+    #[error("write the audit trail: {0}")]
+    AuditLost(#[source] io::Error),
+    #[error("read the resolvers: {0}")]
+    Resolvers(#[source] io::Error),
+    #[error("start the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    /// `execve` failed with this errno: 127 where nothing was found, else 126.
+    #[error("cannot run the command: {}", nix::errno::Errno::from_raw(*.0).desc())]
+    CannotRun(i32),
+    #[error("{0} stopped: {1}")]
+    Stopped(&'static str, #[source] io::Error),
+    #[error("run failed: {run}; cleanup also failed: {cleanup}")]
+    Both { run: Box<RunError>, cleanup: Box<RunError> },
+}
+
+/// `authsome run --transparent`: the command's exit code.
+pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    netns::uplink::sweep()?;
+    let plan = Plan::new(options, config)?;
+    if options.dry_run {
+        let _ = io::stdout().write_all(plan.to_string().as_bytes());
+        return Ok(0);
+    }
+    let published = ports::publish(&plan.publish)?;
+    let signals = Signals::block().map_err(|errno| RunError::System("block signals", errno))?;
+    let _terminal = Terminal::save();
+    let (mut sandbox, listening) = Sandbox::start(&plan)?;
+    let exposed = plan.expose.iter().map(|&port| Ok((port, sandbox.supervisor().exposed()?))).collect::<Result<_, RunError>>()?;
+    // The clone is made; from here on this process may hold secrets.
+    sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
+    let uplink = sandbox.connect(&plan, &listening)?;
+    plan.identity.assume_keeping(uplink.is_some())?;
+    let authority = Authority::new()?;
+    sandbox.configure(&plan, &authority, uplink)?;
+    let services = services(&plan, options, authority)?;
+    let audit = services.context.audit.clone();
+    for store in sandbox.supervisor().prepared()? {
+        eprintln!("authsome: not trusted by programs that read {store}");
+    }
+    if options.verbosity > 0 {
+        eprintln!("authsome: {}", plan.headline());
+    }
+    let code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals);
+    let cleanup = sandbox.finish().and(audit.flush().map_err(RunError::AuditLost));
+    match (code, cleanup) {
+        (Ok(code), Ok(())) => Ok(code),
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
+    }
+}
+
+/// The data plane, with nothing opened that can wait for the first request.
+fn services(plan: &Plan, options: &RunOptions, authority: Authority) -> Result<Services, RunError> {
+    let vault = Vault::open(&plan.home, &|name| std::env::var(name).ok())?;
+    let routes = routes(plan, &vault)?;
+    let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
+    let path = plan.home.join("log/audit.jsonl");
+    let audit = audit::Log::open(&path, &plan.id).map_err(|error| RunError::Audit { path, error })?;
+    let upstream = Upstream::new(upstream::Options { extra_roots: plan.upstream_ca.clone(), ..upstream::Options::default() });
+    let context = proxy::Context {
+        routes,
+        resolver: Box::new(resolver),
+        upstream,
+        audit,
+        names: Arc::default(),
+        notices: proxy::Notices::stderr(options.verbosity),
+        authority,
+    };
+    Ok(Services {
+        context: Arc::new(context),
+        upstreams: dns::Upstreams::system().map_err(RunError::Resolvers)?,
+        v6: netns::link::has_default_route(true)?,
+    })
+}
+
+/// Every connected provider's claims; only a definition with `{base_url}` needs its record for that.
+fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
+    let catalog = Catalog::open(&plan.home)?;
+    let mut routes = Vec::new();
+    for connected in &plan.connected {
+        let name = &connected.provider.name;
+        let resolved = match vault.base_url(name, &connected.connection)? {
+            Some(base_url) => catalog.find(name, Some(&base_url))?,
+            None => None,
+        };
+        let provider = resolved.as_ref().unwrap_or(&connected.provider);
+        routes.extend(provider.api_urls.iter().map(|url| Route { provider: name.clone(), url: url.clone() }));
+    }
+    Ok(Table::new(routes, plan.passthrough.clone()))
+}

@@ -1,1 +1,220 @@
-//! trust
+//! The run's certificate authority, trusted inside beside what the user trusted before and nowhere else.
+//!
+//! Certificates are written to a directory of the run; variables point there. In the sandbox the same files are also mounted over the
+//! system's own, so that programs that clear their environment trust them too.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use super::mask::mount;
+
+mod java;
+mod subject_hash;
+mod system;
+
+/// The run's certificate authority.
+#[derive(Clone, Copy)]
+pub struct Authority<'a> {
+    /// Its certificate (RFC 7468), ending with a newline.
+    pub pem: &'a str,
+    /// Its subject: one common name, a UTF8String.
+    pub common_name: &'a str,
+}
+
+/// Trust of one run, on disk but not yet in force: set [`variables`](Self::variables) in the child's environment, and in the sandbox
+/// also [`mount`](Self::mount).
+pub struct Trust {
+    /// Where the files of this run are.
+    directory: PathBuf,
+    authority_file: PathBuf,
+    /// One combination for each of the system's own bundles.
+    bundles: Vec<Bundle>,
+    variables: Vec<(&'static str, OsString)>,
+}
+
+/// A bundle of the system and the file that is to be seen in its place.
+#[derive(Debug)]
+struct Bundle {
+    real_path: PathBuf,
+    combined: PathBuf,
+}
+
+/// What could not be done but does not endanger the run: programs that use only this will reject our certificates.
+#[derive(Debug)]
+pub struct LeftAlone {
+    pub path: PathBuf,
+    pub reason: java::Error,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("read the run's own certificate: {0}")]
+    Authority(rustls_pki_types::pem::Error),
+    #[error("create {path}: {source}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+}
+
+/// Variables that name the only roots a program uses.
+const REPLACING: &[&str] = &[
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "AWS_CA_BUNDLE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "npm_config_cafile",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "HEX_CACERTS_PATH",
+    "NIX_SSL_CERT_FILE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "JULIA_SSL_CA_ROOTS_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "CONDA_SSL_VERIFY",
+    "PERL_LWP_SSL_CA_FILE",
+];
+
+/// Variables that name roots used beside those built into a program.
+const ADDING: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+
+impl Trust {
+    /// Writes the run's files to `directory`, which exists. `env` is the environment the user called us with: a variable that is set
+    /// there names the user's roots, which are kept.
+    pub fn write(directory: &Path, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let directory = directory.join("trust");
+        fs::create_dir_all(&directory).map_err(|source| Error::Create { path: directory.clone(), source })?;
+        set_enterable(&directory)?;
+        let mut files = Files { directory, authority, of_user: BTreeMap::new(), bundles: Vec::new() };
+        let authority_file = files.combine("ca.pem", "")?;
+        for (index, (real_path, roots)) in system::bundles()?.into_iter().enumerate() {
+            let combined = files.combine(&format!("system-{index}.pem"), &roots)?;
+            files.bundles.push(Bundle { real_path, combined });
+        }
+        let system = files.bundles.first().map_or(&authority_file, |bundle| &bundle.combined).clone();
+
+        let mut variables = files.openssl(env, &system)?;
+        for (names, default) in [(REPLACING, &system), (ADDING, &authority_file)] {
+            for &name in names {
+                let value = match env(name).filter(|value| !value.is_empty()) {
+                    // Conda takes a truth value as well; "no verification" needs no roots.
+                    Some(value) if name == "CONDA_SSL_VERIFY" && is_truth_value(&value) => value,
+                    Some(value) => files.with_roots_of(Path::new(&value))?.into(),
+                    None => default.clone().into(),
+                };
+                variables.push((name, value));
+            }
+        }
+        variables.push(("DENO_TLS_CA_STORE", env("DENO_TLS_CA_STORE").unwrap_or_else(|| "system,mozilla".into())));
+        Ok(Self { directory: files.directory, authority_file, bundles: files.bundles, variables })
+    }
+
+    /// Every trust variable with its value.
+    pub fn variables(&self) -> &[(&'static str, OsString)] {
+        &self.variables
+    }
+
+    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, and the
+    /// directories of hashed names. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
+    pub fn mount(&self, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<LeftAlone>, Error> {
+        for bundle in &self.bundles {
+            mount::bind_read_only(&bundle.combined, &bundle.real_path)?;
+        }
+        // Before the directories: they may hold key stores.
+        let left_alone = self.mount_java(authority, env)?;
+        for directory in system::hashed_directories() {
+            system::cover(&directory, &self.directory, &self.authority_file, authority.common_name)?;
+        }
+        Ok(left_alone)
+    }
+
+    fn mount_java(&self, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<LeftAlone>, Error> {
+        let certificate = CertificateDer::from_pem_slice(authority.pem.as_bytes()).map_err(Error::Authority)?;
+        let mut left_alone = Vec::new();
+        for (index, path) in java::stores(env("JAVA_HOME").map(PathBuf::from)).into_iter().enumerate() {
+            let extended = fs::read(&path).map_err(java::Error::Read).and_then(|store| java::extend(store, &certificate));
+            match extended {
+                Ok(bytes) => {
+                    let combined = self.directory.join(format!("java-{index}"));
+                    mount::write(&combined, &bytes)?;
+                    mount::bind_read_only(&combined, &path)?;
+                }
+                Err(reason) => left_alone.push(LeftAlone { path, reason }),
+            }
+        }
+        Ok(left_alone)
+    }
+}
+
+/// The files written so far.
+struct Files<'a> {
+    directory: PathBuf,
+    authority: Authority<'a>,
+    bundles: Vec<Bundle>,
+    /// Combinations by the user's file they were made from.
+    of_user: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Files<'_> {
+    /// Writes `roots` and our own.
+    fn combine(&self, name: &str, roots: &str) -> Result<PathBuf, Error> {
+        let path = self.directory.join(name);
+        let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
+        mount::write(&path, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        Ok(path)
+    }
+
+    /// The combination with the roots at `path`, a file or directory the user named.
+    fn with_roots_of(&mut self, path: &Path) -> Result<PathBuf, Error> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if let Some(bundle) = self.bundles.iter().find(|bundle| bundle.real_path == real) {
+            return Ok(bundle.combined.clone());
+        }
+        if let Some(combined) = self.of_user.get(&real) {
+            return Ok(combined.clone());
+        }
+        let combined = self.combine(&format!("user-{}.pem", self.of_user.len()), &system::roots_at(&real))?;
+        self.of_user.insert(real, combined.clone());
+        Ok(combined)
+    }
+
+    /// OpenSSL and those who follow it use the file and the directories together. The user's directories go into the file, and a
+    /// directory with our certificate alone takes their place.
+    fn openssl(&mut self, env: &dyn Fn(&str) -> Option<OsString>, system: &Path) -> Result<Vec<(&'static str, OsString)>, Error> {
+        let of_system = system::hashed_directories();
+        let directories = env("SSL_CERT_DIR").map_or_else(Vec::new, |value| env::split_paths(&value).collect());
+        let of_user = directories.into_iter().filter_map(|path| path.canonicalize().ok()).filter(|path| !of_system.contains(path));
+        let of_user: Vec<PathBuf> = of_user.collect();
+        let file = env("SSL_CERT_FILE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        if of_user.is_empty() {
+            let combined = file.map_or_else(|| Ok(system.to_owned()), |file| self.with_roots_of(&file))?;
+            return Ok(vec![("SSL_CERT_FILE", combined.into())]);
+        }
+        let roots: String = file.iter().chain(&of_user).map(|path| system::roots_at(path)).collect();
+        let combined = self.combine("openssl.pem", &roots)?;
+        let hashed = self.directory.join("hashed");
+        fs::create_dir_all(&hashed).map_err(|source| Error::Create { path: hashed.clone(), source })?;
+        set_enterable(&hashed)?;
+        system::link_authority(&hashed, &self.directory.join("ca.pem"), self.authority.common_name)?;
+        Ok(vec![("SSL_CERT_FILE", combined.into()), ("SSL_CERT_DIR", hashed.into())])
+    }
+}
+
+/// Whatever the umask is, CMD may enter.
+fn set_enterable(directory: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).map_err(|source| Error::Create { path: directory.to_owned(), source })
+}
+
+fn is_truth_value(value: &OsString) -> bool {
+    ["true", "false", "yes", "no", "on", "off", "1", "0"].iter().any(|word| value.eq_ignore_ascii_case(word))
+}

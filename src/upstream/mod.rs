@@ -1,12 +1,35 @@
 //! The only room that opens outbound sockets: dialling, verified TLS, and the pool of connections to reuse.
-use crate::{
-    credential::Authorized,
-    host::{Host, Target},
+
+mod adapt;
+mod connect;
+mod error;
+mod forbidden;
+mod http;
+mod pool;
+mod roots;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use self::{error::UpstreamError, http::ResponseBody, roots::RootsError, tls::BadCertificate};
+
+use self::{
+    connect::Dialer,
+    http::{Connection, Failure, Opened},
+    pool::{Entry, Pool},
+    tls::Offer,
 };
+use crate::{credential::Authorized, host::Target};
+use ::http::{Request, Response, Version};
 use bytes::Bytes;
-use http::Response;
 use http_body_util::combinators::BoxBody;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Once, Weak},
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body on its way up.
@@ -25,64 +48,144 @@ pub enum Protocol {
     H2,
 }
 
-/// Why the upstream could not be used; kinds as `x-authsome-error` prints them.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// Cloud metadata, link-local, or one of the host's own addresses.
-    #[error("{0} is not reachable from inside a run")]
-    Forbidden(SocketAddr),
-    #[error("connect to {addr}: {source}")]
-    Connect { addr: SocketAddr, source: std::io::Error },
-    #[error("placeholder")]
-    Placeholder,
-}
-
-impl UpstreamError {
-    /// Stable, for `x-authsome-error` and audit: `upstream-forbidden`, `upstream-connect`, `upstream-certificate`, `upstream-tls`, `upstream-protocol`, `upstream-timeout`.
-    pub fn kind(&self) -> &'static str {
-        todo!()
-    }
-    /// What the user can do about it: `--upstream-ca FILE if …`.
-    pub fn hint(&self) -> String {
-        todo!()
-    }
-}
-
 pub struct Options {
     /// PEM files whose certificates are trusted besides the user's own (SSL_CERT_FILE, SSL_CERT_DIR, the system's).
     pub extra_roots: Vec<PathBuf>,
+    /// For the TCP connection and, once more, for the TLS handshake.
     pub connect_timeout: Duration,
-    /// Addresses of the host itself and others the child may never reach through us (`--expose`/`--allow` lift them before).
+    /// Whether loopback and the host's own addresses may be reached. Metadata and link-local addresses may not either way.
     pub allow_host_addresses: bool,
 }
 
 /// Dialler, TLS client and pool of one run; roots are read on first use.
-pub struct Upstream {}
+pub struct Upstream {
+    dialer: Dialer,
+    tls: tls::Client,
+    pool: Arc<Pool>,
+    sweeping: Once,
+}
 
 impl Upstream {
-    pub fn new(_options: Options) -> Arc<Self> {
-        todo!()
+    pub fn new(options: Options) -> Arc<Self> {
+        let rule = forbidden::Rule::new(options.allow_host_addresses);
+        Arc::new(Self {
+            dialer: Dialer::new(rule, options.connect_timeout),
+            tls: tls::Client::new(options.extra_roots, options.connect_timeout),
+            pool: Arc::default(),
+            sweeping: Once::new(),
+        })
     }
+
     /// A plain TCP connection for an opaque relay, TCP_NODELAY set, forbidden addresses refused.
-    pub async fn dial(&self, _addr: SocketAddr) -> Result<tokio::net::TcpStream, UpstreamError> {
-        todo!()
+    pub async fn dial(&self, addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
+        self.dialer.dial(addr).await
     }
-    /// Makes sure a verified connection exists and says what it speaks (ALPN), so that the child's side can offer the same. `h2`: the child offers h2.
-    pub async fn protocol(&self, _destination: &Destination, _h2: bool) -> Result<Protocol, UpstreamError> {
-        todo!()
+
+    /// What to offer the child by ALPN. `h2`: the child offers h2; it gets it where the destination speaks it, which is remembered. When nothing
+    /// is remembered or the child wants HTTP/1.1, a verified connection exists afterwards and waits for the first request.
+    pub async fn protocol(&self, destination: &Destination, h2: bool) -> Result<Protocol, UpstreamError> {
+        let entry = self.entry(destination);
+        match entry.speaks() {
+            Some(protocol) if h2 => return Ok(protocol),
+            _ if !h2 && entry.has_idle() => return Ok(Protocol::Http1),
+            _ => {}
+        }
+        let _connecting = entry.connecting.lock().await;
+        match entry.speaks() {
+            Some(protocol) if h2 => return Ok(protocol),
+            _ => {}
+        }
+        match self.open(destination, h2, &entry).await? {
+            Opened::Http1(sender) => {
+                entry.put(sender);
+                Ok(Protocol::Http1)
+            }
+            Opened::H2(shared) => {
+                entry.share(shared);
+                Ok(Protocol::H2)
+            }
+        }
     }
+
     /// Sends one request over a pooled or new verified connection and gives back the response head with its streaming body.
-    /// A request that may have reached the server is never sent twice. Upgrades: the response carries hyper's `OnUpgrade`.
-    pub async fn send(
+    /// HTTP/2 requests share HTTP/2 connections where the destination speaks it; HTTP/1.1 requests stay HTTP/1.1, so upgrades work: the
+    /// response then carries hyper's `OnUpgrade`. A request that may have reached the server is never sent twice.
+    pub async fn send(&self, destination: &Destination, request: Authorized<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
+        self.exchange(destination, request.into_request()).await
+    }
+
+    async fn exchange(&self, destination: &Destination, request: Request<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
+        let h2 = request.version() == Version::HTTP_2;
+        let target = &destination.target;
+        let entry = self.entry(destination);
+        let Some(pooled) = entry.take(h2) else {
+            return self.send_fresh(destination, request, h2, &entry).await;
+        };
+        match pooled.send(request, target, &entry).await {
+            Ok(response) => Ok(response),
+            Err(Failure::Unsent(request, _)) => self.send_fresh(destination, *request, h2, &entry).await,
+            Err(Failure::Sent(error)) => Err(http_error(target, error)),
+        }
+    }
+
+    async fn send_fresh(
         &self,
-        _destination: &Destination,
-        _request: Authorized<Body>,
-    ) -> Result<Response<hyper::body::Incoming>, UpstreamError> {
-        todo!()
+        destination: &Destination,
+        request: Request<Body>,
+        h2: bool,
+        entry: &Arc<Entry>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        let connection = self.connection(destination, h2, entry).await?;
+        connection.send(request, &destination.target, entry).await.map_err(|failure| match failure {
+            Failure::Unsent(_, error) | Failure::Sent(error) => http_error(&destination.target, error),
+        })
+    }
+
+    /// A new connection, or for HTTP/2 a place on the one that another request has opened meanwhile.
+    async fn connection(&self, destination: &Destination, h2: bool, entry: &Arc<Entry>) -> Result<Connection, UpstreamError> {
+        let share = h2 && entry.speaks() != Some(Protocol::Http1);
+        let _connecting = if share { Some(entry.connecting.lock().await) } else { None };
+        if share && let Some(connection) = entry.take(true) {
+            return Ok(connection);
+        }
+        Ok(match self.open(destination, h2, entry).await? {
+            Opened::Http1(sender) => Connection::Http1(sender),
+            Opened::H2(shared) => {
+                let first = shared.enter();
+                entry.share(shared);
+                first
+            }
+        })
+    }
+
+    async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
+        let target = &destination.target;
+        let tcp = self.dialer.connect(target, destination.addr).await?;
+        let offer = if h2 { Offer::Any } else { Offer::Http1 };
+        let (stream, protocol) = self.tls.connect(tcp, target, offer).await?;
+        let opened = http::open(stream, protocol).await.map_err(|error| http_error(target, error))?;
+        if h2 {
+            entry.learn(protocol);
+        }
+        Ok(opened)
+    }
+
+    fn entry(&self, destination: &Destination) -> Arc<Entry> {
+        self.sweeping.call_once(|| drop(tokio::spawn(sweep(Arc::downgrade(&self.pool)))));
+        self.pool.entry(destination)
     }
 }
 
-/// For error texts.
-pub fn host_of(destination: &Destination) -> &Host {
-    &destination.target.host
+/// Until the pool is gone.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(pool::SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.sweep(Instant::now());
+    }
+}
+
+fn http_error(target: &Target, source: hyper::Error) -> UpstreamError {
+    let target = target.clone();
+    if source.is_user() { UpstreamError::RequestBody { target, source } } else { UpstreamError::Http { target, source } }
 }

@@ -1,0 +1,222 @@
+//! One connection: what it speaks, where it goes, what becomes of it.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpStream;
+
+use super::{
+    Context,
+    detect::{Detected, Detection, Hello, detect},
+    http::{self, Rules},
+    notice, opaque, tls,
+};
+use crate::{
+    audit::{Blame, Guard, Verdict},
+    host::{Host, Name, Target},
+    route::{Decision, Deny, Forward},
+    upstream::Destination,
+};
+
+/// How long a client may stay silent before the server is dialled to see whether it speaks first (SMTP, SSH, MySQL …).
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// The same on ports whose clients speak first by protocol; a browser's spare connection is then not doubled at once.
+const SILENCE_HTTP: Duration = Duration::from_secs(1);
+
+/// Ports where the client speaks first: http and https (RFC 9110 §4.2).
+const CLIENT_FIRST: [u16; 2] = [80, 443];
+
+/// What a plain HTTP request is answered with when policy refuses it; the reason follows as the body.
+const DENIED: &str =
+    "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\nx-authsome-error: denied\r\n";
+
+/// Serves one redirected connection to its end. `original` is where the client was going.
+pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: Arc<Context>) {
+    // Without it a relayed keystroke waits for the answer to the one before (RFC 9293 §3.7.4).
+    drop(client.set_nodelay(true));
+    let connection = Connection { client, server: None, original, context };
+    if let Some((connection, detection)) = connection.detect().await {
+        connection.decide(detection).await;
+    }
+}
+
+struct Connection {
+    client: TcpStream,
+    /// Dialled already, if the client was silent at first.
+    server: Option<TcpStream>,
+    original: SocketAddr,
+    context: Arc<Context>,
+}
+
+impl Connection {
+    /// `None`: over, and audited if anything was to be said about it.
+    async fn detect(mut self) -> Option<(Self, Detection)> {
+        let patience = if CLIENT_FIRST.contains(&self.original.port()) { SILENCE_HTTP } else { SILENCE };
+        let speaks = match tokio::time::timeout(patience, self.client.readable()).await {
+            Ok(readable) => readable.map(|()| Speaks::Client),
+            Err(_) => {
+                let target = self.address_target();
+                if let Decision::Deny(deny) = self.context.routes.decide(&target) {
+                    self.deny("tcp", target, deny);
+                    return None;
+                }
+                self = self.dial("tcp", target).await?;
+                self.first_to_speak().await
+            }
+        };
+        let detected = match speaks {
+            Ok(Speaks::Client) => detect(&mut self.client).await,
+            Ok(Speaks::Server) => Ok(Detection { detected: Detected::Opaque, seen: Vec::new() }),
+            Err(error) => Err(error.into()),
+        };
+        match detected {
+            Ok(detection) => Some((self, detection)),
+            Err(error) => {
+                let mut guard = self.begin("tcp", self.address_target());
+                guard.verdict(Verdict::Refused, error.to_string());
+                guard.blame(Blame::Downstream, error.to_string());
+                opaque::reset(self.client);
+                None
+            }
+        }
+    }
+
+    async fn first_to_speak(&self) -> io::Result<Speaks> {
+        let Some(server) = &self.server else { return Ok(Speaks::Client) };
+        tokio::select! {
+            biased;
+            readable = self.client.readable() => readable.map(|()| Speaks::Client),
+            // An error of the server's is found again, and told, by the relay.
+            _ = server.readable() => Ok(Speaks::Server),
+        }
+    }
+
+    async fn decide(self, Detection { detected, seen }: Detection) {
+        let target = match &detected {
+            Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.original.port() },
+            Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
+        };
+        let decision = self.context.routes.decide(&target);
+        match (detected, decision) {
+            (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
+            (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
+            (Detected::Tls(hello), Decision::Inject(routes)) => self.open(*hello, seen, target, Rules::Inject(routes)).await,
+            (Detected::Tls(hello), Decision::Inspect) => self.open(*hello, seen, target, Rules::Inspect).await,
+            (Detected::Tls(_), Decision::Forward(why)) => self.forward("tls", target, &seen, &why).await,
+            (Detected::TlsNoName, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+                self.relay("tls", target, &seen, "TLS without a name is never opened").await;
+            }
+            (Detected::Http, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+                if http::carries_placeholder(&seen) {
+                    self.context.notices.placeholder(&target.host);
+                }
+                self.relay("http", target, &seen, "plain HTTP is never injected").await;
+            }
+            (Detected::Opaque, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+                self.relay("tcp", target, &seen, "neither TLS nor HTTP; forwarded unchanged").await;
+            }
+        }
+    }
+
+    async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
+        let Host::Name(name) = target.host.clone() else {
+            return self.relay("tls", target, &seen, "TLS without a name is never opened").await;
+        };
+        if !hello.speaks_http() {
+            return self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await;
+        }
+        drop(seen);
+        drop(self.server);
+        terminate(hello, name, self.client, Destination { target, addr: Some(self.original) }, rules, self.context).await;
+    }
+
+    async fn forward(self, protocol: &'static str, target: Target, seen: &[u8], why: &Forward) {
+        self.context.notices.forwarded(&target.host, why);
+        self.relay(protocol, target, seen, &notice::reason(why)).await;
+    }
+
+    async fn relay(self, protocol: &'static str, target: Target, seen: &[u8], reason: &str) {
+        let Some(connection) = self.dial(protocol, target.clone()).await else { return };
+        let mut guard = connection.begin(protocol, target);
+        guard.verdict(Verdict::Forwarded, reason);
+        if let Some(server) = connection.server {
+            opaque::relay(connection.client, server, seen, guard).await;
+        }
+    }
+
+    /// Makes sure there is a server. `None`: it cannot be reached, which the child sees as a reset.
+    async fn dial(mut self, protocol: &'static str, target: Target) -> Option<Self> {
+        if self.server.is_some() {
+            return Some(self);
+        }
+        match self.context.upstream.dial(self.original).await {
+            Ok(server) => {
+                self.server = Some(server);
+                Some(self)
+            }
+            Err(error) => {
+                let mut guard = self.begin(protocol, target);
+                guard.verdict(Verdict::Failed, error.kind());
+                guard.blame(Blame::Upstream, error.to_string());
+                opaque::reset(self.client);
+                None
+            }
+        }
+    }
+
+    fn deny(self, protocol: &'static str, target: Target, Deny::Policy(reason): Deny) {
+        self.begin(protocol, target).verdict(Verdict::Denied, reason);
+        opaque::reset(self.client);
+    }
+
+    async fn deny_http(self, target: Target, Deny::Policy(reason): Deny) {
+        let answer = format!("{DENIED}content-length: {}\r\n\r\nauthsome: {reason}\n", reason.len() + "authsome: \n".len());
+        let mut guard = self.begin("http", target);
+        guard.verdict(Verdict::Denied, reason);
+        guard.status(403);
+        // Fits an empty send buffer, so one attempt is all it takes.
+        drop(self.client.try_write(answer.as_bytes()));
+    }
+
+    fn begin(&self, protocol: &'static str, target: Target) -> Guard {
+        self.context.audit.begin(protocol, target, Some(self.original.ip()))
+    }
+
+    /// Where the connection goes by its address alone: the name the child was last told for it, or the address itself.
+    fn address_target(&self) -> Target {
+        let ip = self.original.ip();
+        Target { host: self.context.names.name(ip).unwrap_or_else(|| ip.into()), port: self.original.port() }
+    }
+}
+
+enum Speaks {
+    Client,
+    Server,
+}
+
+fn label(detected: &Detected) -> &'static str {
+    match detected {
+        Detected::Tls(_) | Detected::TlsNoName => "tls",
+        Detected::Http => "http",
+        Detected::Opaque => "tcp",
+    }
+}
+
+/// Opens the TLS and serves the requests in it.
+async fn terminate(hello: Hello, name: Name, client: TcpStream, destination: Destination, rules: Rules, context: Arc<Context>) {
+    match tls::terminate(hello, &name, client, &destination, &context).await {
+        Ok(opened) => http::serve(opened, destination, rules, context).await,
+        Err(error) => {
+            if let tls::TerminateError::Rejected = error {
+                context.notices.rejected(&destination.target.host);
+            }
+            let blame = match error {
+                tls::TerminateError::Leaf(_) => Blame::Internal,
+                tls::TerminateError::Rejected | tls::TerminateError::Handshake(_) | tls::TerminateError::TooSlow => Blame::Downstream,
+            };
+            let mut guard = context.audit.begin("tls", destination.target, destination.addr.map(|addr| addr.ip()));
+            guard.verdict(Verdict::Failed, error.to_string());
+            guard.blame(blame, error.to_string());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One request: authority, route, credential, upstream, response. The order is the security of it.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version, request::Parts};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::{authority, exchange::Exchange, hop, respond::Refusal, serve::Rules, serve::Session, upgrade};
+use crate::{
+    audit::{Blame, Verdict},
+    credential::{self, Authorized, Permit},
+    proxy::notice,
+    route::{Forward, RequestDecision},
+    upstream::{Body, BoxError, Protocol, UpstreamError},
+};
+
+/// What the child's environment holds in place of a key.
+const PLACEHOLDER: &[u8] = b"authsome-proxy-managed";
+
+/// Answers one request, with the server's response or with ours; recorded once whatever happens.
+pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+    let exchange = begin(&session, &request);
+    match attempt(&session, &exchange, request).await {
+        Ok(response) => {
+            exchange.record(|guard| guard.status(response.status().as_u16()));
+            response
+        }
+        Err(refusal) => {
+            let response = refusal.response();
+            exchange.record(|guard| guard.status(refusal.status.as_u16()));
+            response.map(|body| exchange.response_body(body))
+        }
+    }
+}
+
+fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
+    let protocol = match session.protocol {
+        Protocol::Http1 => "http/1.1",
+        Protocol::H2 => "h2",
+    };
+    let destination = &session.destination;
+    let mut guard = session.context.audit.begin(protocol, destination.target.clone(), destination.addr.map(|addr| addr.ip()));
+    guard.request(request.method().as_str(), request.uri().path());
+    Exchange::new(guard)
+}
+
+async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let child = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    check_authority(session, exchange, &parts)?;
+    let permit = permit(session, exchange, &parts).await?;
+    hop::strip(&mut parts.headers, child.is_some());
+    let request = Request::from_parts(parts, exchange.request_body(body));
+    let authorized = credential::apply(permit, request).map_err(|error| {
+        exchange.record(|guard| {
+            guard.verdict(Verdict::Failed, "credential-unusable");
+            guard.blame(Blame::Internal, error.to_string());
+        });
+        Refusal { status: StatusCode::BAD_GATEWAY, kind: "credential-unusable", message: error.to_string(), hint: String::new() }
+    })?;
+    let response = send(session, exchange, authorized).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
+        return Err(unasked_upgrade(exchange));
+    }
+    Ok(returned(response, child, exchange))
+}
+
+fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    match request.version() {
+        Version::HTTP_11 => hop::upgrades(request.headers()),
+        Version::HTTP_2 => request.method() == Method::CONNECT,
+        _ => false,
+    }
+}
+
+fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
+    authority::agree(parts, &session.destination.target).map_err(|mismatch| {
+        exchange.record(|guard| {
+            guard.verdict(Verdict::Refused, "authority-mismatch");
+            guard.blame(Blame::Downstream, mismatch.to_string());
+        });
+        Refusal { status: mismatch.status(), kind: "authority-mismatch", message: mismatch.to_string(), hint: String::new() }
+    })
+}
+
+/// Routes by path and finds the credential; says and records which it was.
+async fn permit(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<Permit, Refusal> {
+    let decision = match &session.rules {
+        Rules::Inject(routes) => routes.decide(parts.uri.path()),
+        Rules::Inspect => RequestDecision::Forward(Forward::NoProvider),
+    };
+    match decision {
+        RequestDecision::Forward(why) => {
+            unchanged(session, exchange, parts, &why);
+            Ok(Permit::Unchanged(why))
+        }
+        RequestDecision::Inject(route) => {
+            exchange.record(|guard| guard.provider(&route.provider));
+            match session.context.resolver.resolve(&route.provider).await {
+                Ok(grant) => {
+                    exchange.record(|guard| guard.verdict(Verdict::Injected, route.provider.as_str()));
+                    Ok(Permit::Inject(grant))
+                }
+                Err(unavailable) => {
+                    exchange.record(|guard| {
+                        guard.verdict(Verdict::Failed, "credential-unavailable");
+                        guard.blame(Blame::Internal, unavailable.message.clone());
+                    });
+                    Err(Refusal {
+                        status: StatusCode::BAD_GATEWAY,
+                        kind: "credential-unavailable",
+                        message: unavailable.message,
+                        hint: unavailable.hint,
+                    })
+                }
+            }
+        }
+    }
+}
+
+fn unchanged(session: &Session, exchange: &Exchange, parts: &Parts, why: &Forward) {
+    let host = &session.destination.target.host;
+    session.context.notices.forwarded(host, why);
+    let query = parts.uri.query().unwrap_or_default();
+    if carries_placeholder(query.as_bytes()) || parts.headers.values().any(|value| carries_placeholder(value.as_bytes())) {
+        session.context.notices.placeholder(host);
+    }
+    exchange.record(|guard| guard.verdict(Verdict::Forwarded, notice::reason(why)));
+}
+
+/// Whether bytes that leave unchanged hold what only an injection would have replaced.
+pub fn carries_placeholder(bytes: &[u8]) -> bool {
+    bytes.windows(PLACEHOLDER.len()).any(|window| window == PLACEHOLDER)
+}
+
+async fn send(
+    session: &Session,
+    exchange: &Exchange,
+    request: Authorized<Body>,
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static + use<>>, Refusal> {
+    let earlier = session.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let sent = match earlier {
+        Some(failure) => Err(failure),
+        None => session.context.upstream.send(&session.destination, request).await,
+    };
+    sent.map_err(|error| upstream_failed(session, exchange, &error))
+}
+
+fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError) -> Refusal {
+    let (message, hint) = (error.to_string(), error.hint());
+    session.context.notices.upstream(&session.destination.target.host, &message, &hint);
+    exchange.record(|guard| {
+        guard.verdict(Verdict::Failed, error.kind());
+        guard.blame(Blame::Upstream, message.clone());
+    });
+    Refusal { status: StatusCode::BAD_GATEWAY, kind: error.kind(), message, hint }
+}
+
+/// RFC 9110 §15.2.2: a server switches only to what the request offered; anything else would make the rest of the connection unreadable.
+fn unasked_upgrade(exchange: &Exchange) -> Refusal {
+    let message = "the server switched protocols unasked";
+    exchange.record(|guard| {
+        guard.verdict(Verdict::Failed, "upstream-protocol");
+        guard.blame(Blame::Upstream, message);
+    });
+    Refusal { status: StatusCode::BAD_GATEWAY, kind: "upstream-protocol", message: message.to_owned(), hint: String::new() }
+}
+
+/// The server's response as the child gets it. What streams from here on is counted, and an error in it ends the child's stream as an error.
+fn returned<B>(mut response: Response<B>, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
+{
+    let status = response.status();
+    let upgraded =
+        status == StatusCode::SWITCHING_PROTOCOLS || (child.is_some() && response.version() == Version::HTTP_2 && status.is_success());
+    if let Some(child) = child.filter(|_| upgraded) {
+        upgrade::join(child, hyper::upgrade::on(&mut response), exchange.clone());
+    }
+    hop::strip(response.headers_mut(), status == StatusCode::SWITCHING_PROTOCOLS);
+    // The version on the way down is the child's, which hyper knows.
+    *response.version_mut() = Version::default();
+    response.map(|body| exchange.response_body(body))
+}

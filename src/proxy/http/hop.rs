@@ -1,0 +1,104 @@
+//! Fields that concern one connection only and end there (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Always hop-by-hop, listed in `Connection` or not.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Belongs to the `Upgrade: h2c` of RFC 7540 §3.2, which RFC 9113 withdrew.
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Removes them all, but keeps `te: trailers`, which goes end to end in practice (gRPC), and the upgrade asked for, if `upgrade`.
+pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
+    let listed: Vec<HeaderName> = tokens(headers, header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
+    let trailers = tokens(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let upgraded = headers.get(header::UPGRADE).filter(|_| upgrade).cloned();
+    for name in listed.iter().chain(&HOP_BY_HOP).chain([&HTTP2_SETTINGS]) {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgraded {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// Whether this message asks for, or grants, an upgrade to one other protocol (RFC 9110 §7.8). Not to h2c, whose requests would pass unseen.
+pub fn upgrades(headers: &HeaderMap) -> bool {
+    let mut protocols = tokens(headers, header::UPGRADE);
+    let protocol = protocols.next();
+    tokens(headers, header::CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"))
+        && protocol.is_some_and(|protocol| !protocol.eq_ignore_ascii_case("h2c"))
+        && protocols.next().is_none()
+}
+
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn what_stays() {
+        for (lines, upgrade, want) in [
+            (&[("accept", "*/*"), ("connection", "keep-alive"), ("keep-alive", "timeout=5")][..], false, &[("accept", "*/*")][..]),
+            (
+                &[("connection", "x-a, X-B"), ("connection", "x-c"), ("x-a", "1"), ("x-b", "2"), ("x-c", "3"), ("x-d", "4")],
+                false,
+                &[("x-d", "4")],
+            ),
+            (&[("te", "gzip, trailers;q=1"), ("te", "trailers")], false, &[("te", "trailers")]),
+            (&[("te", "gzip")], false, &[]),
+            (&[("transfer-encoding", "chunked"), ("proxy-connection", "close"), ("upgrade", "websocket")], false, &[]),
+            (
+                &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")],
+                true,
+                &[("connection", "Upgrade"), ("upgrade", "websocket")],
+            ),
+            (&[("http2-settings", "AAMAAABkAAQAAP__")], false, &[]),
+        ] {
+            let mut map = headers(lines);
+            strip(&mut map, upgrade);
+            assert_eq!(map, headers(want), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_an_upgrade() {
+        for (lines, want) in [
+            (&[("connection", "upgrade"), ("upgrade", "websocket")][..], true),
+            (&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], true),
+            (&[("upgrade", "websocket")], false),
+            (&[("connection", "upgrade")], false),
+            (&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], false),
+        ] {
+            assert_eq!(upgrades(&headers(lines)), want, "{lines:?}");
+        }
+    }
+}

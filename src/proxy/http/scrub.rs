@@ -1,0 +1,393 @@
+//! Keeps an injected value from coming back: an API that echoes its headers must not hand the key to the child.
+//!
+//! A guard against accidents, not against a child that tries: whoever may call an API can make it transform what it knows. Values of at least
+//! twelve bytes are looked for raw, percent-encoded and in base64, in headers, trailers and bodies, across chunk borders. A hit is
+//! overwritten by as many asterisks. A compressed body is decoded alongside and cut before the chunk that completes a hit leaves.
+
+use std::{
+    io::{self, Write},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    task::{Context, Poll},
+};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::{Engine, engine::general_purpose};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING};
+use http_body::{Body, Frame, SizeHint};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Shorter values turn up by chance, and filling those in would damage honest answers.
+const SHORTEST: usize = 12;
+/// The window a zstd decoder must support for HTTP, log2 of bytes (RFC 9659 §3: 8 MiB).
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Every spelling of the values one request carried.
+pub struct Needles {
+    automaton: AhoCorasick,
+    spellings: Vec<Vec<u8>>,
+}
+
+impl Needles {
+    /// `None` when no value is long enough to be looked for.
+    pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Arc<Self>> {
+        let mut spellings: Vec<Vec<u8>> = values.into_iter().filter(|value| value.len() >= SHORTEST).flat_map(spellings).collect();
+        spellings.sort();
+        spellings.dedup();
+        if spellings.is_empty() {
+            return None;
+        }
+        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&spellings).ok()?;
+        Some(Arc::new(Self { automaton, spellings }))
+    }
+
+    /// Overwrites every hit; how many there were.
+    fn fill(&self, bytes: &mut [u8]) -> u64 {
+        let hits: Vec<_> = self.automaton.find_iter(&*bytes).map(|hit| hit.range()).collect();
+        for range in &hits {
+            bytes[range.clone()].fill(b'*');
+        }
+        hits.len() as u64
+    }
+
+    /// How many of the last bytes could be the beginning of a hit.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let longest = self.spellings.iter().map(Vec::len).max().unwrap_or(0);
+        let from = bytes.len().saturating_sub(longest.saturating_sub(1));
+        (from..bytes.len()).find(|&at| self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..]))).map_or(0, |at| bytes.len() - at)
+    }
+
+    /// Overwrites hits in header values; how many there were.
+    pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
+        let mut hits = 0;
+        for value in headers.values_mut() {
+            if self.automaton.is_match(value.as_bytes()) {
+                let mut bytes = value.as_bytes().to_vec();
+                hits += self.fill(&mut bytes);
+                // Asterisks in place of bytes that were legal leave the value legal.
+                *value = HeaderValue::from_bytes(&bytes).unwrap_or_else(|_| HeaderValue::from_static("*"));
+            }
+        }
+        hits
+    }
+}
+
+/// Raw, percent-encoded, and what is left of the base64 of any text that contains the value, wherever in a group of three it begins.
+fn spellings(value: &str) -> Vec<Vec<u8>> {
+    let mut all = vec![value.as_bytes().to_vec()];
+    let encoded = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+    // Unreserved characters (RFC 3986 §2.3) are left alone by most encoders.
+    let usual = encoded.replace("%2D", "-").replace("%2E", ".").replace("%5F", "_").replace("%7E", "~");
+    all.extend([&usual, &encoded].into_iter().flat_map(|text| [lowercase_escapes(text), text.clone().into_bytes()]));
+    for offset in 0..3 {
+        let padded = [&[0; 3][..offset], value.as_bytes()].concat();
+        for engine in [&general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD] {
+            let text = engine.encode(&padded).into_bytes();
+            // The first characters also encode what stands before the value, the last what stands behind it.
+            let first = (offset * 4).div_ceil(3);
+            let last = padded.len() * 4 / 3;
+            all.push(text[first..last].to_vec());
+        }
+    }
+    all
+}
+
+/// `%2F` as `%2f`.
+fn lowercase_escapes(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for at in 0..bytes.len() {
+        if bytes[at] == b'%' {
+            bytes[at + 1..at + 3].make_ascii_lowercase();
+        }
+    }
+    bytes
+}
+
+/// How many hits a response had so far, for its audit record.
+pub type Hits = Arc<AtomicU64>;
+
+/// A response body without the needles.
+pub struct Scrubbed<B> {
+    inner: B,
+    needles: Arc<Needles>,
+    hits: Hits,
+    coding: Coding,
+    /// The beginning of what may be a hit, held back until it is resolved.
+    held: BytesMut,
+    /// Trailers, or the end, that arrived while something was held.
+    next: Option<Frame<Bytes>>,
+    ended: bool,
+}
+
+enum Coding {
+    Identity,
+    Decoded { decoder: Box<dyn Write + Send + Sync>, seen: Seen },
+    /// A coding nobody here can decode passes as it is.
+    Unknown,
+}
+
+/// Set by the sink once decoded bytes held a needle.
+type Seen = Arc<Mutex<Sink>>;
+
+struct Sink {
+    needles: Arc<Needles>,
+    held: BytesMut,
+    hit: bool,
+}
+
+struct SinkWriter(Seen);
+
+impl Write for SinkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = std::mem::take(&mut sink.held);
+        text.extend_from_slice(bytes);
+        sink.hit |= sink.needles.automaton.is_match(&text);
+        let begun = sink.needles.begun(&text);
+        sink.held = text.split_off(text.len() - begun);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<B> Scrubbed<B> {
+    pub fn new(inner: B, headers: &HeaderMap, needles: Arc<Needles>, hits: Hits) -> Self {
+        let coding = coding(headers, &needles);
+        Self { inner, needles, hits, coding, held: BytesMut::new(), next: None, ended: false }
+    }
+
+    fn data(&mut self, chunk: Bytes) -> io::Result<Bytes> {
+        match &mut self.coding {
+            Coding::Unknown => Ok(chunk),
+            Coding::Decoded { decoder, seen } => {
+                // A body that does not decode is the client's to judge; nothing readable can be in it.
+                let _ = decoder.write_all(&chunk).and_then(|()| decoder.flush());
+                if seen.lock().unwrap_or_else(PoisonError::into_inner).hit {
+                    self.hits.fetch_add(1, Ordering::Relaxed);
+                    return Err(io::Error::other("the response held the injected credential"));
+                }
+                Ok(chunk)
+            }
+            Coding::Identity => Ok(self.plain(chunk)),
+        }
+    }
+
+    fn plain(&mut self, chunk: Bytes) -> Bytes {
+        let clean = self.held.is_empty() && !self.needles.automaton.is_match(&chunk);
+        if clean && self.needles.begun(&chunk) == 0 {
+            return chunk;
+        }
+        let mut text = std::mem::take(&mut self.held);
+        text.extend_from_slice(&chunk);
+        self.hits.fetch_add(self.needles.fill(&mut text), Ordering::Relaxed);
+        let begun = self.needles.begun(&text);
+        self.held = text.split_off(text.len() - begun);
+        text.freeze()
+    }
+}
+
+fn coding(headers: &HeaderMap, needles: &Arc<Needles>) -> Coding {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = match (codings.next().map(HeaderValue::as_bytes), codings.next()) {
+        (None, _) => return Coding::Identity,
+        (Some(one), None) => one.trim_ascii().to_ascii_lowercase(),
+        (Some(_), Some(_)) => return Coding::Unknown,
+    };
+    let seen = Seen::new(Mutex::new(Sink { needles: needles.clone(), held: BytesMut::new(), hit: false }));
+    let sink = SinkWriter(seen.clone());
+    let decoder: Box<dyn Write + Send + Sync> = match coding.as_slice() {
+        b"identity" => return Coding::Identity,
+        b"gzip" | b"x-gzip" => Box::new(flate2::write::MultiGzDecoder::new(sink)),
+        b"deflate" => Box::new(flate2::write::ZlibDecoder::new(sink)),
+        b"br" => Box::new(brotli_decompressor::DecompressorWriter::new(sink, 4096)),
+        b"zstd" => match zstd_decoder(sink) {
+            Ok(decoder) => Box::new(decoder),
+            Err(_) => return Coding::Unknown,
+        },
+        _ => return Coding::Unknown,
+    };
+    Coding::Decoded { decoder, seen }
+}
+
+fn zstd_decoder(sink: SinkWriter) -> io::Result<zstd::stream::write::Decoder<'static, SinkWriter>> {
+    let mut decoder = zstd::stream::write::Decoder::new(sink)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+impl<B, E> Body for Scrubbed<B>
+where
+    B: Body<Data = Bytes, Error = E> + Unpin,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if let Some(frame) = this.next.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        while !this.ended {
+            match std::task::ready!(Pin::new(&mut this.inner).poll_frame(context)) {
+                None => this.ended = true,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => match this.data(chunk) {
+                        Ok(clean) if clean.is_empty() => {}
+                        Ok(clean) => return Poll::Ready(Some(Ok(Frame::data(clean)))),
+                        Err(error) => return Poll::Ready(Some(Err(error.into()))),
+                    },
+                    Err(frame) => {
+                        this.ended = true;
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            this.hits.fetch_add(this.needles.headers(&mut trailers), Ordering::Relaxed);
+                            this.next = Some(Frame::trailers(trailers));
+                        }
+                    }
+                },
+            }
+        }
+        if !this.held.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(this.held.split().freeze()))));
+        }
+        Poll::Ready(this.next.take().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && self.next.is_none() && (self.ended || self.inner.is_end_stream())
+    }
+
+    /// Filling in changes no length.
+    fn size_hint(&self) -> SizeHint {
+        let (inner, held) = (self.inner.size_hint(), self.held.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + held);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "sk-test-abc/def+0123456789";
+
+    /// A body of ready chunks.
+    struct Chunks(VecDeque<Bytes>);
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+        }
+    }
+
+    /// What leaves, up to the first error if there is one, and the number of hits.
+    fn scrub(coding: Option<&'static str>, chunks: &[&[u8]]) -> (Vec<u8>, bool, u64) {
+        let headers = coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))).into_iter().collect();
+        let needles = Needles::new([KEY]).unwrap();
+        let (hits, chunks) = (Hits::default(), Chunks(chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect()));
+        let mut body = Scrubbed::new(chunks, &headers, needles, hits.clone());
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut out = Vec::new();
+        loop {
+            match Pin::new(&mut body).poll_frame(&mut context) {
+                Poll::Ready(Some(Ok(frame))) => out.extend_from_slice(frame.data_ref().unwrap()),
+                Poll::Ready(Some(Err(_))) => return (out, true, hits.load(Ordering::Relaxed)),
+                Poll::Ready(None) => return (out, false, hits.load(Ordering::Relaxed)),
+                Poll::Pending => unreachable!("every chunk is ready"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_spelling_is_filled_in() {
+        let percent = utf8_percent_encode(KEY, NON_ALPHANUMERIC).to_string();
+        let mut texts = vec![KEY.to_owned(), percent.clone(), percent.to_lowercase(), format!("sid:{KEY}")];
+        for before in ["", "a", "ab", "user:"] {
+            let text = format!("{before}{KEY}\n");
+            texts.extend([general_purpose::STANDARD.encode(&text), general_purpose::URL_SAFE.encode(&text)]);
+        }
+        for text in texts {
+            let (out, cut, hits) = scrub(None, &[b"{\"echo\": \"", text.as_bytes(), b"\"}"]);
+            assert_eq!((cut, hits, out.len()), (false, 1, text.len() + 12), "{text}");
+            assert!(String::from_utf8_lossy(&out).contains("***********"), "{text}");
+            assert!(!out.windows(KEY.len()).any(|window| window == KEY.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_hit_across_chunks_is_held_back_and_a_false_start_is_let_go() {
+        let (head, tail) = KEY.as_bytes().split_at(9);
+        let (out, _, hits) = scrub(None, &[b"x", head, tail, b"y"]);
+        assert_eq!((out, hits), (format!("x{}y", "*".repeat(KEY.len())).into_bytes(), 1));
+        let (out, _, hits) = scrub(None, &[b"x", head, b"!", head]);
+        assert_eq!((out, hits), ([b"x", head, b"!", head].concat(), 0));
+    }
+
+    #[test]
+    fn a_compressed_echo_is_cut_before_it_is_complete() {
+        let text = format!("{}{KEY}{}", "before ".repeat(50), "after ".repeat(50));
+        let gzip = {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let deflate = {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let zstd = zstd::encode_all(text.as_bytes(), 3).unwrap();
+        for (coding, bytes) in [("gzip", gzip), ("deflate", deflate), ("zstd", zstd)] {
+            let chunks: Vec<&[u8]> = bytes.chunks(7).collect();
+            let (out, cut, hits) = scrub(Some(coding), &chunks);
+            assert!(cut && hits == 1 && out.len() < bytes.len(), "{coding}: cut {cut}, hits {hits}");
+            let (out, cut, hits) = scrub(Some("unheard-of"), &chunks);
+            assert_eq!((out, cut, hits), (bytes.clone(), false, 0), "the same bytes under a coding that is not decoded");
+        }
+    }
+
+    #[test]
+    fn short_values_are_not_looked_for() {
+        assert!(Needles::new(["elevenbytes"]).is_none());
+        assert!(Needles::new(["twelve-bytes"]).is_some());
+    }
+
+    #[test]
+    fn headers_are_filled_in() {
+        let mut headers = HeaderMap::from_iter([(http::header::SERVER, HeaderValue::from_str(&format!("saw {KEY}")).unwrap())]);
+        assert_eq!(Needles::new([KEY]).unwrap().headers(&mut headers), 1);
+        assert_eq!(headers[http::header::SERVER], format!("saw {}", "*".repeat(KEY.len())));
+    }
+
+    proptest! {
+        /// However the bytes are cut into chunks, what leaves is the same, and without a needle it is what came.
+        #[test]
+        fn chunks_do_not_matter(text in "[a-c]{0,40}(sk-test-abc/def\\+0123456789)?[sk-]{0,30}", cuts in proptest::collection::vec(1usize..9, 1..40)) {
+            let mut chunks = Vec::new();
+            let (mut rest, mut cuts) = (text.as_bytes(), cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (chunk, tail) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                chunks.push(chunk);
+                rest = tail;
+            }
+            let (out, _, _) = scrub(None, &chunks);
+            prop_assert_eq!(out, text.replace(KEY, &"*".repeat(KEY.len())).into_bytes());
+        }
+    }
+}

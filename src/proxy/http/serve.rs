@@ -1,0 +1,105 @@
+//! The server side of one opened connection, HTTP/1.1 or HTTP/2.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::forward::forward;
+use crate::{
+    proxy::{Context, tls::Opened},
+    route::HostRoutes,
+    upstream::{Destination, Protocol, UpstreamError},
+};
+
+/// Octets of a request head: what large cookies and tokens need, and the bound of a connection's memory.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Header fields of a request; hyper's default of 100 is less than some clients send.
+const MAX_HEADERS: usize = 256;
+
+/// From one request's end to the next one's head (hyper has one limit for both). Longer than servers keep idle connections (600 s at most is usual),
+/// so that the child sees our close no sooner than the server's own.
+const IDLE_LIMIT: Duration = Duration::from_secs(900);
+
+/// Octets in flight towards us per HTTP/2 stream and connection (RFC 9113 §6.9.2): uploads are not slowed by the default of 64 KiB, and a
+/// connection with a stalled upstream holds no more than this.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Requests at once on an HTTP/2 connection; the least RFC 9113 §6.5.2 recommends is 100.
+const MAX_STREAMS: u32 = 256;
+
+/// Streams reset before they were served, and by our own errors, until the connection is closed (CVE-2023-44487).
+const MAX_RESETS: usize = 64;
+
+/// What may happen to the requests of a connection.
+pub enum Rules {
+    /// Routed by path; what no route claims goes on unchanged.
+    Inject(HostRoutes),
+    /// All go on unchanged.
+    Inspect,
+}
+
+/// What the requests of one connection share.
+pub struct Session {
+    pub destination: Destination,
+    pub rules: Rules,
+    pub context: Arc<Context>,
+    pub protocol: Protocol,
+    /// Told to the first request instead of trying again at once.
+    pub failure: Mutex<Option<UpstreamError>>,
+}
+
+/// Serves requests until the child or the protocol ends the connection.
+pub async fn serve(opened: Opened, destination: Destination, rules: Rules, context: Arc<Context>) {
+    let Opened { stream, protocol, failure } = opened;
+    let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure) });
+    let service = service_fn(move |request| {
+        let session = session.clone();
+        async move { Ok::<_, Infallible>(forward(session, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = match protocol {
+        Protocol::Http1 => http1().serve_connection(io, service).with_upgrades().await,
+        Protocol::H2 => http2().serve_connection(io, service).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .preserve_header_case(true)
+        .half_close(true)
+        .auto_date_header(false)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_LIMIT);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .auto_date_header(false)
+        .enable_connect_protocol()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .timer(TokioTimer::new());
+    builder
+}

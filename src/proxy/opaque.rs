@@ -1,0 +1,138 @@
+//! The opaque relay: bytes pass both ways as they are, and so do the end of a direction and a reset.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+#[cfg(target_os = "linux")]
+use super::splice::Pipe;
+use crate::audit::{Blame, Guard};
+
+/// Octets of the buffer where splice(2) does not serve; on the heap only while bytes are in flight.
+const COPY_SIZE: usize = 16 * 1024;
+
+/// Relays until both directions have ended. `seen` was read from the client already and goes first.
+/// An error on either side resets both; `guard` gets the counts and the blame.
+pub async fn relay(client: TcpStream, server: TcpStream, seen: &[u8], guard: Guard) {
+    let mut tally = Tally { guard, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
+    let done = {
+        let up = async {
+            write_all(&server, seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
+            pump(&client, &server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+        };
+        let down =
+            async { pump(&server, &client, &tally.received).await.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream)) };
+        tokio::try_join!(up, down)
+    };
+    if let Err((blame, error)) = done {
+        tally.guard.blame(blame, error.to_string());
+        reset(client);
+        reset(server);
+    }
+}
+
+/// Closes with RST instead of FIN (SO_LINGER 0, socket(7)), so that the peer cannot mistake it for a clean end.
+pub fn reset(stream: TcpStream) {
+    // A socket that refuses the option is dead already.
+    drop(stream.set_zero_linger());
+}
+
+/// What one burst of bytes came to.
+pub(super) enum Burst {
+    /// Moved what there was; the source has nothing more now.
+    Moved,
+    /// The source has ended.
+    Ended,
+}
+
+/// Which side of a move failed.
+pub(super) enum Failed {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Counts that reach the record even if the relay is dropped halfway.
+struct Tally {
+    guard: Guard,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.guard.bytes(self.sent.load(Relaxed), self.received.load(Relaxed));
+    }
+}
+
+/// One direction, to its end, which is passed on as a half-close.
+async fn pump(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
+    let mut spliceable = true;
+    loop {
+        from.readable().await.map_err(Failed::Read)?;
+        match burst(from, to, moved, &mut spliceable).await? {
+            Burst::Moved => {}
+            Burst::Ended => break,
+        }
+    }
+    // The other side may be gone already; then there is no one to tell.
+    drop(SockRef::from(to).shutdown(std::net::Shutdown::Write));
+    Ok(())
+}
+
+/// Moves what is there now. Sockets that cannot be spliced are copied from then on; a pipe that cannot be had (too many open files) costs only this burst.
+#[cfg(target_os = "linux")]
+async fn burst(from: &TcpStream, to: &TcpStream, moved: &AtomicU64, spliceable: &mut bool) -> Result<Burst, Failed> {
+    if *spliceable && let Ok(pipe) = Pipe::take() {
+        let count = |n: usize| {
+            moved.fetch_add(n as u64, Relaxed);
+        };
+        match pipe.burst(from, to, count).await? {
+            Some(burst) => return Ok(burst),
+            None => *spliceable = false,
+        }
+    }
+    copy(from, to, moved).await
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn burst(from: &TcpStream, to: &TcpStream, moved: &AtomicU64, _spliceable: &mut bool) -> Result<Burst, Failed> {
+    copy(from, to, moved).await
+}
+
+async fn copy(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<Burst, Failed> {
+    let mut buffer = vec![0; COPY_SIZE];
+    match from.try_read(&mut buffer) {
+        Ok(0) => Ok(Burst::Ended),
+        Ok(n) => write_all(to, &buffer[..n], moved).await.map(|()| Burst::Moved).map_err(Failed::Write),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Burst::Moved),
+        Err(error) => Err(Failed::Read(error)),
+    }
+}
+
+async fn write_all(to: &TcpStream, mut bytes: &[u8], moved: &AtomicU64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_write(bytes) {
+            Ok(n) => {
+                moved.fetch_add(n as u64, Relaxed);
+                bytes = &bytes[n..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Failed {
+    fn blame(self, reader: Blame, writer: Blame) -> (Blame, io::Error) {
+        match self {
+            Self::Read(error) => (reader, error),
+            Self::Write(error) => (writer, error),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Moving bytes between two sockets inside the kernel, splice(2), through pipes that exist only while bytes are in flight.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, SpliceFFlags, splice},
+    unistd::pipe2,
+};
+use tokio::{io::Interest, net::TcpStream};
+
+use super::opaque::{Burst, Failed};
+
+/// Octets moved at most by one call: what a pipe holds (pipe(7), 16 pages).
+const PIPE_SIZE: usize = 64 * 1024;
+
+/// Empty pipes kept for the next connection with something to move. An unprivileged user may have 1024 pipes of this size (pipe(7),
+/// /proc/sys/fs/pipe-user-pages-soft); beyond that they shrink, so few are hoarded.
+const MAX_POOLED: usize = 32;
+
+static POOL: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
+
+/// An empty pipe, both ends non-blocking.
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    pub fn take() -> nix::Result<Self> {
+        if let Some(pipe) = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(pipe);
+        }
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        Ok(Self { read, write })
+    }
+
+    /// Only an empty pipe may serve another connection: one that is dropped half-full is closed.
+    fn put(self) {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < MAX_POOLED {
+            pool.push(self);
+        }
+    }
+
+    /// Moves bytes until `from` has no more at hand. `Ok(None)`: this pair of sockets cannot be spliced (EINVAL), and nothing was taken.
+    pub async fn burst(self, from: &TcpStream, to: &TcpStream, mut moved: impl FnMut(usize)) -> Result<Option<Burst>, Failed> {
+        loop {
+            match from.try_io(Interest::READABLE, || step(from, &self.write, PIPE_SIZE)) {
+                Ok(0) => {
+                    self.put();
+                    return Ok(Some(Burst::Ended));
+                }
+                Ok(mut held) => {
+                    while held > 0 {
+                        to.writable().await.map_err(Failed::Write)?;
+                        match to.try_io(Interest::WRITABLE, || step(&self.read, to, held)) {
+                            Ok(sent) => {
+                                held -= sent;
+                                moved(sent);
+                            }
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                            Err(error) => return Err(Failed::Write(error)),
+                        }
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.put();
+                    return Ok(Some(Burst::Moved));
+                }
+                Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => return Ok(None),
+                Err(error) => return Err(Failed::Read(error)),
+            }
+        }
+    }
+}
+
+fn step(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    loop {
+        match splice(from.as_fd(), None, to.as_fd(), None, length, flags) {
+            Err(Errno::EINTR) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Who the command runs as: the invoking user, also under sudo.
+
+use std::{ffi::CString, path::PathBuf};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::{
+    sys::prctl,
+    unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups, setegid, seteuid, setgroups, setresgid, setresuid},
+};
+
+use super::RunError;
+
+/// A user with everything a login would give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub name: String,
+    pub uid: Uid,
+    pub gid: Gid,
+    pub home: PathBuf,
+    /// Set where privileges are to be given up: every group of the user (getgrouplist(3)).
+    pub groups: Option<Vec<Gid>>,
+}
+
+impl Identity {
+    /// The invoking user; `user` is `--user NAME`. As root somebody must be named, by sudo or by the flag.
+    pub fn resolve(user: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, RunError> {
+        if !geteuid().is_root() {
+            if user.is_some() {
+                return Err(RunError::UserNeedsRoot);
+            }
+            return Ok(Self::unprivileged());
+        }
+        let entry = match (user, env("SUDO_UID")) {
+            (Some(name), _) => User::from_name(name).ok().flatten().ok_or_else(|| RunError::UnknownUser(name.to_owned()))?,
+            (None, Some(uid)) => {
+                let known = uid.parse().ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
+                known.ok_or(RunError::UnknownUser(uid))?
+            }
+            (None, None) => return Err(RunError::UserRequired),
+        };
+        let name = CString::new(entry.name.as_str()).map_err(|_| RunError::UnknownUser(entry.name.clone()))?;
+        let groups = getgrouplist(&name, entry.gid).map_err(|_| RunError::UnknownUser(entry.name.clone()))?;
+        Ok(Self { name: entry.name, uid: entry.uid, gid: entry.gid, home: entry.dir, groups: Some(groups) })
+    }
+
+    /// Whoever runs this process, whether or not the user database knows them.
+    fn unprivileged() -> Self {
+        let (uid, gid) = (geteuid(), getegid());
+        let entry = User::from_uid(uid).ok().flatten();
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let (name, dir) = entry.map_or_else(|| (uid.to_string(), PathBuf::from("/")), |user| (user.name, user.dir));
+        Self { name, uid, gid, home: home.unwrap_or(dir), groups: None }
+    }
+
+    /// Becomes this user for good: groups, gid, uid, in the order that still has the right to (setresuid(2)). Nothing when it already is.
+    pub fn assume(&self) -> nix::Result<()> {
+        let Some(groups) = &self.groups else { return Ok(()) };
+        setgroups(groups)?;
+        setresgid(self.gid, self.gid, self.gid)?;
+        setresuid(self.uid, self.uid, self.uid)
+    }
+
+    /// Runs `work` with this user's rights over files, and root's again afterwards (setresuid(2) of the effective ids).
+    pub fn acting<T>(&self, work: impl FnOnce() -> T) -> Result<T, RunError> {
+        let Some(groups) = &self.groups else { return Ok(work()) };
+        let system = |what| move |errno| RunError::System(what, errno);
+        let before = getgroups().map_err(system("read the groups"))?;
+        setgroups(groups).map_err(system("take the user's groups"))?;
+        setegid(self.gid).map_err(system("take the user's group"))?;
+        seteuid(self.uid).map_err(system("act as the user"))?;
+        let result = work();
+        seteuid(Uid::from_raw(0)).map_err(system("act as root again"))?;
+        setegid(Gid::from_raw(0)).map_err(system("take root's group again"))?;
+        setgroups(&before).map_err(system("take root's groups again"))?;
+        Ok(result)
+    }
+
+    /// The supervisor becomes this user for good; of root's rights it keeps CAP_NET_ADMIN where an uplink must be undone.
+    pub fn assume_keeping(&self, undo: bool) -> Result<(), RunError> {
+        if self.groups.is_none() {
+            return Ok(());
+        }
+        let system = |what| move |errno| RunError::System(what, errno);
+        prctl::set_keepcaps(true).map_err(system("keep capabilities over the change of user"))?;
+        self.assume().map_err(system("become the invoking user"))?;
+        prctl::set_keepcaps(false).map_err(system("keep capabilities over the change of user"))?;
+        let kept: CapsHashSet = if undo { [Capability::CAP_NET_ADMIN].into() } else { CapsHashSet::new() };
+        for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+            let value = if set == CapSet::Inheritable { &CapsHashSet::new() } else { &kept };
+            caps::set(None, set, value).map_err(|error| RunError::Capabilities(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.uid.is_root()
+    }
+
+    /// `alice (1000:1000)`, for `--dry-run`.
+    pub fn describe(&self) -> String {
+        let group = Group::from_gid(self.gid).ok().flatten().map_or_else(|| self.gid.to_string(), |group| group.name);
+        format!("{}:{group} ({}:{})", self.name, self.uid, self.gid)
+    }
+}

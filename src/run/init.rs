@@ -1,0 +1,287 @@
+//! PID 1 of the sandbox: prepares the namespaces from inside, gives up every privilege, starts the command and reaps.
+//!
+//! It is a clone of the supervisor that never execs, so everything here runs before the supervisor has held a secret.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use netns::link::{self, IpNet};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    harden::{self, CoreLimit},
+    mask,
+    message::{Configure, Event, Init, Request},
+    plan::{Egress, Plan},
+    rules,
+    trust::{Authority, Trust},
+};
+
+/// An address for hosts that have none of their own: the IPv4 dummy address (RFC 7600 §4.8, IANA special-purpose registry). Nothing else can have it.
+const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// A unique local address (RFC 4193) with a fixed random global id; it exists only on the sandbox's `lo`.
+const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0xfd8b, 0x3a5e, 0x91c4, 0, 0, 0, 0, 8);
+/// How long processes the command left behind have between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What could not be done inside, in words that survive the channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub action: String,
+    /// 0: the text says it all.
+    pub errno: i32,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            0 => f.write_str(&self.action),
+            errno => write!(f, "{}: {}", self.action, Errno::from_raw(errno)),
+        }
+    }
+}
+
+impl From<netns::Error> for Failure {
+    fn from(error: netns::Error) -> Self {
+        Self { action: error.action, errno: error.source as i32 }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::text(error)
+    }
+}
+
+impl Failure {
+    pub fn text(error: impl fmt::Display) -> Self {
+        Self { action: error.to_string(), errno: 0 }
+    }
+
+    fn at(action: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self { action: action.to_owned(), errno: errno as i32 }
+    }
+}
+
+/// PID 1's whole life; the exit status means nothing to the supervisor, which goes by what is said on the channel.
+pub fn main(init: Init, plan: &Plan) -> u8 {
+    let ready = match prepare(&init, plan) {
+        Ok(Some(ready)) => ready,
+        Ok(None) => return 1,
+        Err(failure) => {
+            // An error here means that nobody is left to tell.
+            let _ = init.failed(failure);
+            return 1;
+        }
+    };
+    match start(plan, &ready) {
+        Ok(command) => supervise(&init, command),
+        Err(error) => {
+            let _ = init.event(Event::NotStarted(error.raw_os_error().unwrap_or(Errno::ENOENT as i32)));
+        }
+    }
+    0
+}
+
+/// What is left for the command itself.
+struct Ready {
+    trust: Trust,
+    core: CoreLimit,
+}
+
+/// Everything up to "go". `None`: the supervisor is gone.
+fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
+    listen(init, plan)?;
+    let Some(configure) = init.configure() else { return Ok(None) };
+    network(plan, &configure)?;
+    let (trust, left_alone) = files(plan, &configure)?;
+    plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
+    let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
+    // Only now: every change of credentials clears it (PR_SET_PDEATHSIG(2const)). A supervisor that died before shows as end of file below.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::at("set the parent-death signal"))?;
+    init.prepared(left_alone)?;
+    Ok(init.go().map(|()| Ready { trust, core }))
+}
+
+/// Binds the listeners on addresses of the namespace alone and hands them out.
+fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
+    link::up("lo")?;
+    let v6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    if plan.egress == Egress::Relay {
+        link::add_address("lo", IpNet { addr: DUMMY_V4.into(), prefix: 32 })?;
+        if v6 {
+            link::add_address("lo", IpNet { addr: DUMMY_V6.into(), prefix: 128 })?;
+        }
+        link::add_default_route("lo", None)?;
+    }
+    let addresses: &[Ipv6Addr] = if v6 { &[Ipv6Addr::LOCALHOST] } else { &[] };
+    let at = |port: u16| {
+        let v4 = std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        v4.chain(addresses.iter().map(move |ip| SocketAddr::from((*ip, port))))
+    };
+    let tcp = at(rules::LISTENER).chain(at(rules::DNS)).map(TcpListener::bind).collect::<io::Result<Vec<_>>>();
+    let udp = at(rules::DNS).map(UdpSocket::bind).collect::<io::Result<Vec<_>>>();
+    let (tcp, udp) = tcp.and_then(|tcp| Ok((tcp, udp?))).map_err(|error| Failure::text(format!("bind the listeners: {error}")))?;
+    let namespace = File::open("/proc/self/ns/net").map_err(|error| Failure::text(format!("open /proc/self/ns/net: {error}")))?;
+    let mut fds = vec![namespace.as_fd()];
+    fds.extend(tcp.iter().map(AsFd::as_fd));
+    fds.extend(udp.iter().map(AsFd::as_fd));
+    init.listening(&fds, v6)?;
+    plan.expose.iter().try_for_each(|port| {
+        let sockets = at(*port).map(TcpListener::bind).collect::<io::Result<Vec<_>>>();
+        let sockets = sockets.map_err(|error| Failure::text(format!("bind exposed port {port} inside: {error}")))?;
+        Ok(init.exposed(&sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>())?)
+    })
+}
+
+fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
+    if let Some(uplink) = &configure.uplink {
+        let inner: netns::uplink::Inner = uplink.parse().map_err(Failure::text)?;
+        inner.configure()?;
+        // The uplink carries ICMP, and with no_new_privs ping's file capability is inert (icmp(7), ping_group_range).
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
+            .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
+    }
+    Ok(rules::inside(plan.egress, configure.ports.as_deref()).load()?)
+}
+
+/// The private view of the file system; also what of it will not trust the run's certificates.
+fn files(plan: &Plan, configure: &Configure) -> Result<(Trust, Vec<String>), Failure> {
+    mask::mount_proc().map_err(Failure::text)?;
+    let covered = plan.survey.apply().map_err(Failure::text)?;
+    let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
+    let env = |name: &str| std::env::var_os(name);
+    // Files that variables name are read with the user's rights.
+    let written = plan.identity.acting(|| Trust::write(covered.home(), authority, &env)).map_err(Failure::text)?;
+    let trust = written.map_err(Failure::text)?;
+    let left_alone = trust.mount(authority, &env).map_err(Failure::text)?;
+    covered.finish().map_err(Failure::text)?;
+    Ok((trust, left_alone.into_iter().map(|store| format!("{}: {}", store.path.display(), store.reason)).collect()))
+}
+
+/// Starts the command with the user's environment, in the caller's process group and session.
+fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
+    // Again by path: what is mounted now is what the command gets.
+    std::env::set_current_dir(&plan.cwd)?;
+    netns::close_on_exec_from(3)?;
+    // The command keeps its own limit. PID 1 needs none: it is not dumpable.
+    ready.core.restore().map_err(io::Error::other)?;
+    let command = |program: &std::ffi::OsStr| {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&plan.environment).envs(ready.trust.variables().iter().map(|(name, value)| (name, value)));
+        command
+    };
+    let mut direct = command(&plan.command);
+    direct.args(&plan.arguments);
+    let started = match direct.spawn() {
+        // As execvp(3) does: a file that is executable but has no known format is a shell script.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
+            command("/bin/sh".as_ref()).arg0(&plan.command).arg(&plan.command).args(&plan.arguments).spawn()
+        }
+        result => result,
+    };
+    started.map(|child| Pid::from_raw(child.id().cast_signed()))
+}
+
+/// Reaps, passes signals on, and reports until the command ends or the supervisor is gone; then ends what is left.
+fn supervise(init: &Init, command: Pid) {
+    if init.event(Event::Started).is_ok() {
+        let _ = follow(init, command);
+    }
+    end_leftovers();
+}
+
+fn follow(init: &Init, command: Pid) -> nix::Result<()> {
+    // Blocked since before the clone (see `signals`); nothing is lost between the spawn and here.
+    let children = SignalFd::with_flags(&SigSet::from_iter([Signal::SIGCHLD]), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    loop {
+        while let Some(event) = reap(command)? {
+            if init.event(event).is_err() || matches!(event, Event::Exited(_) | Event::Killed(_)) {
+                return Ok(());
+            }
+        }
+        let mut fds = [PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+        if fds[1].any() == Some(true) {
+            match init.request() {
+                None => return Ok(()),
+                Some(Request::Signal(signal)) => {
+                    // It may have ended in between.
+                    let _ = kill(command, Signal::try_from(signal)?);
+                }
+                Some(Request::Socket { v6 }) => {
+                    let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+                    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
+                    if init.socket(socket.as_ref().map(AsFd::as_fd).map_err(|errno| *errno as i32)).is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        while children.read_signal()?.is_some() {}
+    }
+}
+
+/// The next change of a child's state that the supervisor should hear of.
+fn reap(command: Pid) -> nix::Result<Option<Event>> {
+    loop {
+        let status = match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Err(Errno::EINTR) => continue,
+            status => status?,
+        };
+        match status {
+            WaitStatus::Exited(pid, code) if pid == command => return Ok(Some(Event::Exited(code as u8))),
+            WaitStatus::Signaled(pid, signal, _) if pid == command => return Ok(Some(Event::Killed(signal as i32))),
+            WaitStatus::Stopped(pid, _) if pid == command => return Ok(Some(Event::Stopped)),
+            _ => {}
+        }
+    }
+}
+
+/// SIGTERM for everyone else in the PID namespace, two seconds, and then PID 1's own end is SIGKILL for the rest (pid_namespaces(7)).
+fn end_leftovers() {
+    let everyone = Pid::from_raw(-1);
+    if kill(everyone, Signal::SIGTERM).is_err() {
+        return;
+    }
+    let _ = kill(everyone, Signal::SIGCONT);
+    let deadline = Instant::now() + GRACE;
+    let Ok(children) = SignalFd::with_flags(&SigSet::from_iter([Signal::SIGCHLD]), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) else { return };
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(timeout) = PollTimeout::try_from(left) else { return };
+        let mut fds = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+        if left.is_zero() || matches!(poll(&mut fds, timeout), Ok(0)) {
+            return;
+        }
+        while matches!(children.read_signal(), Ok(Some(_))) {}
+    }
+}

@@ -1,0 +1,157 @@
+//! Puts a [`Survey`] in force, in the sandbox's mount namespace, with every capability over it.
+
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+    unistd::chown,
+};
+
+use super::{Error, Mask, Survey, mount};
+
+/// The file in the masked home that says so, and whose run it is.
+pub const MARKER: &str = ".authsome-run";
+
+/// Bound over what is hidden. A connect to it is refused, as to a socket nobody listens on.
+const EMPTY: &str = ".empty";
+
+/// The masked home can be written by us, the rest of the masks is not yet in force.
+#[must_use = "the masks are not in force before `finish`"]
+pub struct Covered<'a> {
+    survey: &'a Survey,
+}
+
+impl Survey {
+    /// Covers the private directories and AUTHSOME_HOME. What the run itself shows inside (certificates) is then written to
+    /// [`Covered::home`], and [`Covered::finish`] does the rest.
+    pub fn apply(&self) -> Result<Covered<'_>, Error> {
+        let kept = self.open_kept()?;
+        for mask in self.masks() {
+            if let Mask::Private(path) = mask {
+                self.make_directory(path)?;
+                mount::private_tmpfs(path, self.user.uid, self.user.gid)?;
+            }
+        }
+        for (path, file) in kept {
+            self.show_kept(&path, &file)?;
+        }
+        self.make_directory(&self.home)?;
+        mount::private_tmpfs(&self.home, self.user.uid, self.user.gid)?;
+        mount::write(&self.home.join(MARKER), self.run_id.as_bytes())?;
+        mount::write(&self.home.join(EMPTY), b"")?;
+        Ok(Covered { survey: self })
+    }
+
+    /// Handles on the paths to keep that a private directory is about to cover.
+    fn open_kept(&self) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
+        let below = |path: &&PathBuf| self.masks.iter().any(|mask| matches!(mask, Mask::Private(place) if path.starts_with(place)));
+        self.keep.iter().filter(below).map(|path| Ok((path.clone(), open_path(path)?))).collect()
+    }
+
+    fn show_kept(&self, path: &Path, file: &OwnedFd) -> Result<(), Error> {
+        let from = descriptor(file);
+        if from.is_dir() {
+            self.make_directory(path)?;
+        } else {
+            path.parent().map_or(Ok(()), |parent| self.make_directory(parent))?;
+            mount::write(path, b"")?;
+        }
+        Ok(mount::bind(&from, path)?)
+    }
+
+    /// A directory that a mount of ours may have covered: made again, it is in a tmpfs of ours and the user's.
+    fn make_directory(&self, path: &Path) -> Result<(), Error> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
+        for directory in missing.into_iter().rev() {
+            let failed = |source| mount::Error::Write { path: directory.to_owned(), source };
+            fs::create_dir(directory).map_err(failed)?;
+            fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
+            chown(directory, Some(self.user.uid), Some(self.user.gid)).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Covered<'_> {
+    /// The tmpfs over AUTHSOME_HOME. The user owns it; it is read-only once the masks are in force.
+    pub fn home(&self) -> &Path {
+        &self.survey.home
+    }
+
+    /// Mounts the remaining masks, makes the home read-only and looks at each place whether it is what is seen there now.
+    pub fn finish(self) -> Result<(), Error> {
+        let home = self.home();
+        for mask in self.survey.masks() {
+            self.put_in_force(mask)?;
+        }
+        mount::seal(home)?;
+        self.survey.masks().iter().try_for_each(|mask| self.verify(mask))
+    }
+
+    fn put_in_force(&self, mask: &Mask) -> Result<(), Error> {
+        let home = self.home();
+        match mask {
+            Mask::Private(_) => {}
+            Mask::Home(place) if place == home => {}
+            Mask::Home(place) => mount::bind(home, place)?,
+            // A socket may be gone since the survey: nothing is left to hide, and what is not there cannot be covered.
+            Mask::Hidden(path) if !is_there(path) => {}
+            Mask::Hidden(path) => mount::bind(&home.join(EMPTY), path)?,
+            Mask::Proc(path) => mount::proc(path)?,
+            Mask::Pinned(path) => mount::bind(path, path)?,
+            Mask::ReadOnly(path) => keep_as_is(path)?,
+        }
+        Ok(())
+    }
+
+    fn verify(&self, mask: &Mask) -> Result<(), Error> {
+        let seen = match mask {
+            Mask::Home(place) => fs::read(place.join(MARKER)).is_ok_and(|id| id == self.survey.run_id.as_bytes()),
+            Mask::Hidden(path) => fs::symlink_metadata(path)
+                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |metadata| metadata.is_file() && metadata.len() == 0),
+            Mask::Private(_) | Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => true,
+        };
+        if seen { Ok(()) } else { Err(Error::NotMasked(mask.path().to_owned())) }
+    }
+}
+
+impl Mask {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Private(path) | Self::Home(path) | Self::Hidden(path) | Self::Proc(path) | Self::Pinned(path) | Self::ReadOnly(path) => {
+                path
+            }
+        }
+    }
+}
+
+/// Binds what `path` shows over `path` itself, read-only. Through a handle on the name: were it a symbolic link, a mount over the file it
+/// points to would leave the link to be replaced.
+fn keep_as_is(path: &Path) -> Result<(), Error> {
+    let name = open_path(path)?;
+    mount::bind(path, &descriptor(&name))?;
+    Ok(mount::read_only(path)?)
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd, Error> {
+    open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|source| Error::Open { path: path.to_owned(), source })
+}
+
+/// A path that leads to exactly the opened file.
+fn descriptor(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}

@@ -1,0 +1,221 @@
+//! Everything about a run that can be known, and refused, before anything is started.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::Config,
+    host::Host,
+    provider::{Catalog, Provider, ProviderName},
+    vault::{ConnectionName, Vault},
+};
+
+use super::{
+    RunError, harden,
+    identity::Identity,
+    mask,
+    options::{EgressChoice, RunOptions},
+    rules,
+};
+
+/// What the child's traffic other than the intercepted travels through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// Every TCP connection is relayed by the supervisor; needs nothing of the host.
+    Relay,
+    /// A veth pair with NAT; the kernel carries what is not intercepted. Needs root.
+    Veth,
+}
+
+/// A provider with the connection whose credential this run uses.
+pub struct Connected {
+    pub provider: Provider,
+    pub connection: ConnectionName,
+}
+
+/// A validated run. Holds no secret: the sandbox's first process is a copy of the process that made it.
+pub struct Plan {
+    pub id: String,
+    pub home: PathBuf,
+    pub identity: Identity,
+    pub command: OsString,
+    pub arguments: Vec<OsString>,
+    pub cwd: PathBuf,
+    /// The whole of the command's environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    pub egress: Egress,
+    pub intercept: Vec<u16>,
+    pub expose: Vec<u16>,
+    pub publish: Vec<u16>,
+    pub connected: Vec<Connected>,
+    pub passthrough: Vec<Host>,
+    pub upstream_ca: Vec<PathBuf>,
+    pub survey: mask::Survey,
+    pub defences: harden::Options,
+}
+
+impl Plan {
+    pub fn new(options: &RunOptions, config: &Config) -> Result<Self, RunError> {
+        let identity = Identity::resolve(options.user.as_deref(), &|name| env::var(name).ok())?;
+        let egress = egress(options, &identity)?;
+        // As the user: nothing of theirs is opened with root's rights.
+        identity.acting(|| Self::gather(options, config, identity.clone(), egress))?
+    }
+
+    fn gather(options: &RunOptions, config: &Config, identity: Identity, egress: Egress) -> Result<Self, RunError> {
+        let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
+        let home = config.home.clone();
+        if home.join(mask::MARKER).exists() {
+            return Err(RunError::Nested);
+        }
+        config.create_home()?;
+        let cwd = env::current_dir().map_err(RunError::Cwd)?;
+        let id = run_id().map_err(RunError::RunId)?;
+        let connected = connected(&home, &options.connections)?;
+        let survey = mask::Survey::take(&mask::Request {
+            authsome_home: &home,
+            key_file: env::var_os("AUTHSOME_MASTER_KEY_FILE").as_deref().map(Path::new),
+            user: mask::User { uid: identity.uid, gid: identity.gid, home: identity.home.clone() },
+            run_id: &id,
+            keep: &options.keep_paths,
+            env: &|name| env::var_os(name),
+        })?;
+        survey.refuse_inherited(&cwd)?;
+        let environment = environment(&id, &identity, &connected, &survey);
+        Ok(Self {
+            id,
+            home,
+            identity,
+            command: command.clone(),
+            arguments: arguments.to_vec(),
+            cwd,
+            environment,
+            egress,
+            intercept: intercept(options, &connected),
+            expose: options.expose.clone(),
+            publish: options.publish.clone(),
+            connected,
+            passthrough: config.passthrough.clone(),
+            upstream_ca: options.upstream_ca.clone(),
+            survey,
+            defences: options.defences.clone(),
+        })
+    }
+
+    pub fn providers(&self) -> impl Iterator<Item = &ProviderName> {
+        self.connected.iter().map(|connected| &connected.provider.name)
+    }
+
+    /// `transparent, relay uplink; injecting openai, stripe`
+    pub fn headline(&self) -> String {
+        let names: Vec<_> = self.providers().map(ProviderName::to_string).collect();
+        let injecting = if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) };
+        format!("transparent, {} uplink; {injecting}", self.egress)
+    }
+}
+
+/// What `--dry-run` prints: everything that would be in force.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "run        {}", self.headline())?;
+        writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
+        for Connected { provider, connection } in &self.connected {
+            let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
+            writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
+        }
+        for host in &self.passthrough {
+            writeln!(f, "route      {host} -> passed through unopened")?;
+        }
+        write!(f, "{}{}", self.survey, self.defences)?;
+        for line in rules::inside(self.egress, Some(&self.intercept)).to_string().lines() {
+            writeln!(f, "rule       {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `auto` is veth for root and relay for everyone else; what was asked for works or is refused.
+fn egress(options: &RunOptions, identity: &Identity) -> Result<Egress, RunError> {
+    let root = identity.groups.is_some();
+    match options.egress {
+        EgressChoice::Auto if root => Ok(Egress::Veth),
+        EgressChoice::Auto | EgressChoice::Relay => Ok(Egress::Relay),
+        EgressChoice::Veth if root => Ok(Egress::Veth),
+        EgressChoice::Veth => Err(RunError::EgressNeedsRoot("veth")),
+        EgressChoice::Pasta => Err(RunError::EgressUnsupported("pasta")),
+    }
+}
+
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Relay => "relay",
+            Self::Veth => "veth",
+        })
+    }
+}
+
+fn run_id() -> io::Result<String> {
+    let mut bytes = [0; 6];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Every connected provider with its chosen connection; a name in `chosen` must exist.
+fn connected(home: &Path, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
+    let (vault, catalog) = (Vault::open(home, &|name| env::var(name).ok())?, Catalog::open(home)?);
+    let existing = vault.connections()?;
+    if let Some((provider, connection)) = chosen.iter().find(|choice| !existing.contains(choice)) {
+        return Err(RunError::NoConnection(provider.clone(), connection.clone()));
+    }
+    let names: std::collections::BTreeSet<_> = existing.iter().map(|(provider, _)| provider.clone()).collect();
+    let mut connected = Vec::new();
+    for name in names {
+        let explicit = chosen.iter().find(|(provider, _)| *provider == name).map(|(_, connection)| connection.clone());
+        let Some(connection) = explicit.map_or_else(|| vault.default_connection(&name), |choice| Ok(Some(choice)))? else { continue };
+        let provider = catalog.find(&name, None)?.ok_or_else(|| RunError::NoProvider(name.clone()))?;
+        connected.push(Connected { provider, connection });
+    }
+    Ok(connected)
+}
+
+fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
+    let claimed = connected.iter().flat_map(|connected| connected.provider.api_urls.iter().map(|url| url.port()));
+    let mut ports: Vec<u16> = rules::WEB.into_iter().chain(options.intercept_ports.iter().copied()).chain(claimed).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
+fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
+    let kept = env::vars_os().filter(|(name, value)| !mask::is_proxy_variable(name) && !survey.removes_variable(name, value));
+    let mut environment: BTreeMap<OsString, OsString> = kept.collect();
+    let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
+    if identity.groups.is_some() {
+        for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {
+            set(name, value);
+        }
+    }
+    for Connected { provider, .. } in connected {
+        for name in provider.exports.iter().map(|export| &export.variable).chain(&provider.env_var) {
+            set(name, &provider.placeholder);
+        }
+    }
+    set("AUTHSOME_PROXY_MODE", "true");
+    set("AUTHSOME_RUN_ID", id);
+    if identity.groups.is_some() {
+        environment.insert("HOME".into(), identity.home.clone().into());
+        for name in ["SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID", "SUDO_HOME"] {
+            environment.remove(std::ffi::OsStr::new(name));
+        }
+    }
+    environment
+}

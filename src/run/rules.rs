@@ -1,0 +1,21 @@
+//! The namespace's ruleset: what is redirected, what is left alone, what is refused.
+
+use netns::ruleset::{Dns, Redirect, Ruleset, Tcp};
+
+use super::plan::Egress;
+
+/// Where redirected TCP arrives. Above the ephemeral ports (net.ipv4.ip_local_port_range, 32768 to 60999) and registered for nothing.
+pub const LISTENER: u16 = 61443;
+/// Where the DNS stub listens, UDP and TCP.
+pub const DNS: u16 = 61053;
+/// Intercepted in every run with an uplink of its own.
+pub const WEB: [u16; 2] = [80, 443];
+
+/// `ports`: what is intercepted where the uplink carries the rest; `None` is everything.
+pub fn inside(egress: Egress, ports: Option<&[u16]>) -> Ruleset {
+    let tcp = match (egress, ports) {
+        (Egress::Relay, _) | (_, None) => Tcp::All,
+        (Egress::Veth, Some(ports)) => Tcp::Ports(ports.to_vec()),
+    };
+    todo!("{tcp:?}")
+}

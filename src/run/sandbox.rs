@@ -1,0 +1,90 @@
+//! The supervisor's hold on the sandbox: start it, give it what it needs, say "go", hear how it ends.
+
+use std::os::fd::AsFd;
+
+use netns::{
+    spawn::{self, Child, Ids, Namespaces},
+    uplink::Uplink,
+    userns::{self, Gate},
+};
+use nix::sys::prctl;
+
+use crate::proxy::tls::Authority;
+
+use super::{
+    RunError, init,
+    message::{Configure, Init, Listening, Supervisor},
+    plan::{Egress, Plan},
+    rules,
+};
+
+/// Namespaces with everything in them. Dropping it kills whatever runs inside and removes what the uplink changed on the host.
+pub struct Sandbox {
+    /// Dropped first: with the last process go namespace, links and rules.
+    child: Child,
+    uplink: Option<Uplink>,
+}
+
+impl Sandbox {
+    /// Clones init. Until this returns the process must have held no secret.
+    pub fn start(plan: &Plan) -> Result<(Self, Listening), RunError> {
+        let namespaces = namespaces(plan);
+        let child = spawn::spawn(namespaces, |channel| init::main(Init(channel), plan)).map_err(|error| explain(namespaces, plan, error.into()))?;
+        let sandbox = Self { child, uplink: None };
+        let listening = sandbox.supervisor().listening().map_err(|error| explain(namespaces, plan, error))?;
+        Ok((sandbox, listening))
+    }
+
+    pub fn supervisor(&self) -> Supervisor<'_> {
+        Supervisor(&self.child.channel)
+    }
+
+    /// Plugs the namespace into the host and keeps only what the undo needs (CAP_NET_ADMIN).
+    pub fn connect(&mut self, plan: &Plan, listening: &Listening) -> Result<Option<String>, RunError> {
+        if plan.egress == Egress::Veth {
+            self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &crate::upstream::forbidden_networks())?);
+        }
+        Ok(self.uplink.as_ref().map(|uplink| uplink.inner().to_string()))
+    }
+
+    /// Sends what only this side knows.
+    pub fn configure(&self, plan: &Plan, authority: &Authority, uplink: Option<String>) -> Result<(), RunError> {
+        let ports = (plan.egress == Egress::Veth).then(|| plan.intercept.clone());
+        let certificate = authority.certificate_pem().to_owned();
+        self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), ports, uplink })
+    }
+
+    /// Waits for the end of every process inside, then undoes what was done outside.
+    pub fn finish(self) -> Result<(), RunError> {
+        let waited = self.child.wait().map(drop);
+        let undone = self.uplink.map_or(Ok(()), Uplink::remove);
+        waited?;
+        Ok(undone?)
+    }
+}
+
+pub fn namespaces(plan: &Plan) -> Namespaces {
+    let ids = Ids { uid: plan.identity.uid.as_raw(), gid: plan.identity.gid.as_raw() };
+    Namespaces { user: plan.identity.groups.is_none().then_some(ids) }
+}
+
+/// Where the kernel refused, finds out which gate is closed.
+fn explain(namespaces: Namespaces, plan: &Plan, error: RunError) -> RunError {
+    match userns::probe(namespaces, &rules::inside(plan.egress, None)) {
+        Err(gate) => RunError::Gate(gate),
+        Ok(()) => error,
+    }
+}
+
+/// Whether this user can have a sandbox on this machine.
+pub fn probe(namespaces: Namespaces) -> Result<(), Gate> {
+    userns::probe(namespaces, &rules::inside(Egress::Relay, None))
+}
+
+/// Nobody of the same uid may read this process's memory from here on (ptrace(2), PTRACE_MODE_READ), and it leaves no core.
+pub fn seal_memory() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    prctl::set_dumpable(false)?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, hard)
+}

@@ -1,0 +1,183 @@
+//! The machine's own stores of roots: bundle files and directories of hashed names.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use super::{Error, mount, set_enterable, subject_hash::subject_hash};
+
+/// Debian, Fedora (two), SUSE, Alpine, SUSE's generated one.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+];
+
+/// Where OpenSSL looks a root up by the hash of its subject (openssl-rehash(1)).
+const HASHED_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted/pem/directory-hash"];
+
+/// A directory's files as they were, seen inside what covers it.
+const ORIGINAL: &str = ".original";
+
+/// Each bundle file by its real path, once, with its contents.
+pub fn bundles() -> Result<Vec<(PathBuf, String)>, Error> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for path in BUNDLES.iter().filter_map(|path| Path::new(path).canonicalize().ok()) {
+        let failed = |source| Error::Read { path: path.clone(), source };
+        let metadata = fs::metadata(&path).map_err(failed)?;
+        if metadata.is_file() && seen.insert((metadata.dev(), metadata.ino())) {
+            let bytes = fs::read(&path).map_err(failed)?;
+            // Comments between the certificates may be in any encoding.
+            found.push((path, String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())));
+        }
+    }
+    Ok(found)
+}
+
+/// Each by its real path, once.
+pub fn hashed_directories() -> BTreeSet<PathBuf> {
+    HASHED_DIRECTORIES.iter().filter_map(|path| Path::new(path).canonicalize().ok()).filter(|path| path.is_dir()).collect()
+}
+
+/// The certificates (and nothing else) of a file, or of the files of a directory, each once. None where nothing can be read: then these
+/// were no roots before, either.
+pub fn roots_at(path: &Path) -> String {
+    let files = match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => vec![path.to_owned()],
+    };
+    let mut seen = BTreeSet::new();
+    let mut roots = String::new();
+    for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+        for certificate in certificates(&text) {
+            if seen.insert(certificate.to_owned()) {
+                roots.extend([certificate, "\n"]);
+            }
+        }
+    }
+    roots
+}
+
+/// The encapsulated certificates of a text (RFC 7468; `TRUSTED CERTIFICATE` is OpenSSL's, with its own trust settings).
+fn certificates(text: &str) -> impl Iterator<Item = &str> {
+    const BEGIN: &str = "-----BEGIN ";
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let start = rest.find(BEGIN)?;
+            let from_start = rest.get(start..)?;
+            let after_begin = from_start.get(BEGIN.len()..)?;
+            let label = after_begin.get(..after_begin.find("-----")?)?;
+            let end_line = format!("-----END {label}-----");
+            let Some(end) = from_start.find(&end_line) else {
+                rest = after_begin;
+                continue;
+            };
+            let (block, after) = from_start.split_at_checked(end + end_line.len())?;
+            rest = after;
+            if matches!(label, "CERTIFICATE" | "TRUSTED CERTIFICATE" | "X509 CERTIFICATE") {
+                return Some(block);
+            }
+        }
+    })
+}
+
+/// Covers a directory of hashed names by one with the same names and our own: links are repeated, files and directories are linked to
+/// [`ORIGINAL`]. It is put together in `work` and moved into place whole.
+pub fn cover(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+    let stage = work.join("stage");
+    let original = stage.join(ORIGINAL);
+    let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
+    fs::create_dir_all(&stage).map_err(|source| failed(&stage, source))?;
+    mount::tmpfs(&stage, "mode=0755")?;
+    fs::create_dir(&original).map_err(|source| failed(&original, source))?;
+    set_enterable(&original)?;
+    mount::bind_read_only(directory, &original)?;
+    for entry in fs::read_dir(directory).map_err(|source| Error::Read { path: directory.to_owned(), source })? {
+        let entry = entry.map_err(|source| Error::Read { path: directory.to_owned(), source })?;
+        let name = entry.file_name();
+        let target = link_target(&entry, &name).map_err(|source| Error::Read { path: entry.path(), source })?;
+        symlink(target, stage.join(&name)).map_err(|source| failed(&stage.join(&name), source))?;
+    }
+    // A copy: the sandbox of a sandbox may show this directory and not the run's.
+    let own = stage.join(".authsome.pem");
+    fs::read(authority_file)
+        .map_err(|source| Error::Read { path: authority_file.to_owned(), source })
+        .and_then(|pem| Ok(mount::write(&own, &pem)?))?;
+    link_authority(&stage, Path::new(".authsome.pem"), common_name)?;
+    mount::seal(&stage)?;
+    Ok(mount::move_to(&stage, directory)?)
+}
+
+fn link_target(entry: &fs::DirEntry, name: &OsStr) -> io::Result<PathBuf> {
+    if entry.file_type()?.is_symlink() { fs::read_link(entry.path()) } else { Ok(Path::new(ORIGINAL).join(name)) }
+}
+
+/// Adds `HASH.N` for our certificate, N being the first number that no other root with that hash has.
+pub fn link_authority(directory: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+    let hash = subject_hash(common_name);
+    let mut number = 0;
+    loop {
+        let name = directory.join(format!("{hash:08x}.{number}"));
+        match symlink(authority_file, &name) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(Error::Create { path: name, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_certificates_are_taken() {
+        let text = "# comment\n-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n\
+            -----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\nroot:x:0\n\
+            -----BEGIN TRUSTED CERTIFICATE-----\r\nBB\r\n-----END TRUSTED CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nunfinished";
+        let found: Vec<_> = certificates(text).collect();
+        assert_eq!(
+            found,
+            [
+                "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----",
+                "-----BEGIN TRUSTED CERTIFICATE-----\r\nBB\r\n-----END TRUSTED CERTIFICATE-----"
+            ]
+        );
+    }
+
+    #[test]
+    fn certificate_after_an_unfinished_one() {
+        let text = "-----BEGIN X-----\n-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----";
+        assert_eq!(certificates(text).count(), 1);
+    }
+
+    #[test]
+    fn directory_gives_each_root_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n";
+        let two = "-----BEGIN CERTIFICATE-----\nBB\n-----END CERTIFICATE-----\n";
+        fs::write(directory.path().join("a.pem"), one).unwrap();
+        fs::write(directory.path().join("all.crt"), [one, two].concat()).unwrap();
+        symlink("a.pem", directory.path().join("01234567.0")).unwrap();
+        let roots = roots_at(directory.path());
+        assert_eq!((roots.matches("AA").count(), roots.matches("BB").count()), (1, 1));
+        assert_eq!(roots_at(&directory.path().join("none")), "");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "(-----(BEGIN|END) (CERTIFICATE|X)?-----|\\PC|\n){0,20}") {
+            certificates(&text).for_each(drop);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One request in the shape that a connection's protocol wants.
+
+use super::Body;
+use crate::host::Target;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+/// Headers about the child's connection, which mean nothing on ours and are errors in HTTP/2 (RFC 9113 §8.2.2).
+const CONNECTION_HEADERS: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// HTTP/1.1: origin-form request line (RFC 9112 §3.2.1), `Host` first (RFC 9110 §7.2). The host is the target's, whatever the request said.
+pub fn to_http1(request: &mut Request<Body>, target: &Target) {
+    *request.version_mut() = Version::HTTP_11;
+    *request.uri_mut() = Uri::from(path(request.uri()));
+    request.extensions_mut().remove::<hyper::ext::Protocol>();
+    let mut sent = std::mem::take(request.headers_mut());
+    join_cookies(&mut sent);
+    let mut headers = HeaderMap::with_capacity(sent.len() + 1);
+    headers.insert(header::HOST, host(target));
+    let mut name = None;
+    for (next, value) in sent {
+        name = next.or(name);
+        if let Some(name) = name.as_ref().filter(|name| *name != header::HOST) {
+            headers.append(name, value);
+        }
+    }
+    *request.headers_mut() = headers;
+}
+
+/// HTTP/2: `:scheme`, `:authority` and `:path` instead of `Host`, no header about a connection (RFC 9113 §8.2.2, §8.3.1).
+pub fn to_h2(request: &mut Request<Body>, target: &Target) {
+    *request.version_mut() = Version::HTTP_2;
+    let path = path(request.uri());
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = Authority::try_from(authority(target)).ok();
+    parts.path_and_query = Some(path.clone());
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(path));
+    request.headers_mut().remove(header::HOST);
+    for name in CONNECTION_HEADERS {
+        request.headers_mut().remove(name);
+    }
+}
+
+fn path(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+/// As URLs write it: the port only when it is not the scheme's own.
+fn authority(target: &Target) -> String {
+    let text = target.to_string();
+    text.strip_suffix(":443").map(str::to_owned).unwrap_or(text)
+}
+
+fn host(target: &Target) -> HeaderValue {
+    // A host's characters and a port's digits are all visible ASCII, so the fallback is never taken.
+    HeaderValue::try_from(authority(target)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Several `cookie` fields, as HTTP/2 clients send them, become one before they go on in HTTP/1.1 (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, Empty};
+
+    fn request(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<Body> {
+        let body = Empty::new().map_err(|never| match never {}).boxed();
+        let mut request = Request::builder().uri(uri).body(body).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    fn target(port: u16) -> Target {
+        Target { host: "api.acme.test".parse().unwrap(), port }
+    }
+
+    fn lines(request: &Request<Body>) -> Vec<String> {
+        request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn http1_has_origin_form_and_host_first() {
+        for (uri, path) in
+            [("https://evil.test/a?b=c", "/a?b=c"), ("/a?b=c", "/a?b=c"), ("/a%2f..?", "/a%2f..?"), ("https://evil.test", "/")]
+        {
+            let mut request =
+                request(uri, &[("accept", "a"), ("host", "evil.test"), ("accept", "b"), ("cookie", "c=1"), ("cookie", "d=2")]);
+            to_http1(&mut request, &target(443));
+            assert_eq!((request.uri().to_string().as_str(), request.version()), (path, Version::HTTP_11));
+            assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: b", "cookie: c=1; d=2"], "{uri}");
+        }
+    }
+
+    #[test]
+    fn h2_has_an_authority_and_no_connection_headers() {
+        let headers = [
+            ("host", "evil.test"),
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "x"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+        ];
+        for uri in ["https://evil.test/a?b=c", "/a?b=c"] {
+            let mut request = request(uri, &headers);
+            to_h2(&mut request, &target(8443));
+            assert_eq!((request.uri().to_string().as_str(), request.version()), ("https://api.acme.test:8443/a?b=c", Version::HTTP_2));
+            assert_eq!(lines(&request), ["te: trailers"]);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_host_is_bracketed() {
+        let mut request = request("/", &[]);
+        to_http1(&mut request, &Target { host: "2001:db8::1".parse().unwrap(), port: 443 });
+        assert_eq!(request.headers()[header::HOST], "[2001:db8::1]");
+    }
+}

@@ -1,0 +1,85 @@
+//! What can go wrong on the way up, and what the user can do about it.
+
+use super::{roots::RootsError, tls::BadCertificate};
+use crate::host::{Host, Target};
+use std::{io, net::SocketAddr, time::Duration};
+
+/// Why the upstream could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Cloud metadata, link-local, or one of the host's own addresses.
+    #[error("{0} is not reachable from inside a run")]
+    Forbidden(SocketAddr),
+    /// Without the list of the host's own addresses nothing can be dialled safely.
+    #[error("list this host's own addresses: {0}")]
+    OwnAddresses(#[source] io::Error),
+    #[error("look up {host}: {source}")]
+    Lookup { host: Host, source: io::Error },
+    #[error("connect to {addr}: {source}")]
+    Connect { addr: SocketAddr, source: io::Error },
+    #[error("{peer}: no {stage} within {} s", after.as_secs_f32())]
+    Timeout { peer: String, stage: &'static str, after: Duration },
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    #[error("{target}: the server's certificate does not verify: {reason}")]
+    Certificate { target: Target, reason: BadCertificate },
+    #[error("{target}: TLS handshake: {source}")]
+    Tls { target: Target, source: io::Error },
+    /// The server broke HTTP, or closed the connection before its response was whole.
+    #[error("{target}: {}", chain(source))]
+    Http { target: Target, source: hyper::Error },
+    /// The request's own body failed, so this is not the server's doing.
+    #[error("{target}: request body: {}", chain(source))]
+    RequestBody { target: Target, source: hyper::Error },
+}
+
+impl UpstreamError {
+    /// Stable, for `x-authsome-error` and audit: `upstream-forbidden`, `upstream-connect`, `upstream-certificate`, `upstream-tls`,
+    /// `upstream-protocol`, `upstream-timeout`, `request-body`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "upstream-forbidden",
+            Self::OwnAddresses(_) | Self::Lookup { .. } | Self::Connect { .. } => "upstream-connect",
+            Self::Timeout { .. } => "upstream-timeout",
+            Self::Roots(_) | Self::Certificate { .. } => "upstream-certificate",
+            Self::Tls { .. } => "upstream-tls",
+            Self::Http { .. } => "upstream-protocol",
+            Self::RequestBody { .. } => "request-body",
+        }
+    }
+
+    /// What the user can do about it, one sentence; empty when there is nothing to do here.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Forbidden(addr) if addr.ip().is_loopback() => {
+                format!("to let the program reach a service of this host: --expose {}", addr.port())
+            }
+            Self::Forbidden(addr) => format!("to let the program reach it all the same: --allow {}", addr.ip()),
+            Self::Certificate { reason: BadCertificate::UnknownIssuer, .. } => {
+                "if a company proxy or a private CA issued it: --upstream-ca FILE with that CA's certificate in PEM".to_owned()
+            }
+            Self::Certificate { reason: BadCertificate::Expired | BadCertificate::NotYetValid, .. } => {
+                "check this machine's clock; if it is right, the server's owner must renew".to_owned()
+            }
+            Self::Certificate { target, .. } => {
+                format!("something other than {} may be answering; --upstream-ca FILE helps only for a private CA", target.host)
+            }
+            Self::Roots(error) => error.hint(),
+            Self::Lookup { host, .. } => format!("check that this machine itself can look up {host}"),
+            Self::Connect { .. } | Self::Timeout { .. } => "check that this machine itself can reach it".to_owned(),
+            Self::OwnAddresses(_) | Self::Tls { .. } | Self::Http { .. } | Self::RequestBody { .. } => String::new(),
+        }
+    }
+}
+
+/// hyper's own text and its causes' in one line: its outermost text alone says as little as `connection error`.
+fn chain(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! Verified connections to use again.
+
+use super::{
+    Body, Destination, Protocol,
+    http::{Connection, H2},
+};
+use hyper::client::conn::http1;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How long a connection may wait for its next request; common servers close theirs after 60 to 120 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Idle HTTP/1.1 connections kept per destination; more are closed.
+const IDLE_CAP: usize = 32;
+/// How often expired connections are looked for.
+pub const SWEEP: Duration = Duration::from_secs(30);
+
+/// One [`Entry`] for every destination in use.
+#[derive(Default)]
+pub struct Pool {
+    entries: Mutex<HashMap<Destination, Arc<Entry>>>,
+}
+
+/// The connections to one destination.
+#[derive(Default)]
+pub struct Entry {
+    /// Held while connecting, so that requests that could share a connection wait for it instead of opening one each.
+    pub connecting: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Most recently used last.
+    idle: Vec<(Instant, http1::SendRequest<Body>)>,
+    h2: Vec<H2>,
+    speaks: Option<Protocol>,
+    used: Option<Instant>,
+}
+
+impl Pool {
+    pub fn entry(&self, destination: &Destination) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(destination) {
+            return entry.clone();
+        }
+        entries.entry(destination.clone()).or_default().clone()
+    }
+
+    /// Closes what has been idle for too long and forgets destinations without a connection.
+    pub fn sweep(&self, now: Instant) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another owner is a request that may be about to put its connection in.
+        entries.retain(|_, entry| !entry.expire(now) || Arc::strong_count(entry) > 1);
+    }
+}
+
+impl Entry {
+    /// What the destination spoke last time, when `h2` was offered.
+    pub fn speaks(&self) -> Option<Protocol> {
+        self.state().speaks
+    }
+
+    pub fn learn(&self, protocol: Protocol) {
+        self.state().speaks = Some(protocol);
+    }
+
+    pub fn has_idle(&self) -> bool {
+        self.state().idle.iter().any(|(_, sender)| sender.is_ready())
+    }
+
+    /// A live connection for one request: with `h2` a shared HTTP/2 one that has a stream free, else the HTTP/1.1 one used last.
+    /// An HTTP/2 request goes over HTTP/1.1 only where the destination is known to speak nothing else.
+    pub fn take(&self, h2: bool) -> Option<Connection> {
+        let mut state = self.state();
+        state.used = Some(Instant::now());
+        if h2 {
+            state.h2.retain(|shared| !shared.is_closed());
+            if let Some(connection) = state.h2.iter().find_map(H2::lease) {
+                return Some(connection);
+            }
+            if state.speaks != Some(Protocol::Http1) {
+                return None;
+            }
+        }
+        while let Some((since, sender)) = state.idle.pop() {
+            if sender.is_ready() && !sender.is_closed() && since.elapsed() < IDLE_TIMEOUT {
+                return Some(Connection::Http1(sender));
+            }
+        }
+        None
+    }
+
+    /// An HTTP/1.1 connection that is done with its last request.
+    pub fn put(&self, sender: http1::SendRequest<Body>) {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.used = Some(now);
+        state.idle.push((now, sender));
+        if state.idle.len() > IDLE_CAP {
+            state.idle.remove(0);
+        }
+    }
+
+    /// A new HTTP/2 connection to share.
+    pub fn share(&self, shared: H2) {
+        let mut state = self.state();
+        state.used = Some(Instant::now());
+        state.h2.push(shared);
+    }
+
+    /// Drops what is too old; whether nothing is left.
+    fn expire(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let old = |since: Instant| now.duration_since(since) >= IDLE_TIMEOUT;
+        let unused = state.used.is_none_or(old);
+        state.idle.retain(|(since, sender)| !old(*since) && !sender.is_closed());
+        state.h2.retain(|shared| !shared.is_closed() && !(unused && shared.is_unused()));
+        state.idle.is_empty() && state.h2.is_empty() && unused
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
