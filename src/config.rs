@@ -1,1 +1,253 @@
-//! Flags, environment and `config.toml` become one [`Config`], once.
+//! Environment and `config.toml` become one [`Config`], once. Flags of a single command are the command's own.
+use crate::{host::Host, vault::KeySource};
+use clap::ValueEnum;
+use std::{
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// How a run leads its program's connections to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Proxy variables: programs that heed them are served.
+    Environment,
+    /// A network namespace: every connection is served or passed on.
+    Transparent,
+}
+
+/// How a transparent run's other traffic leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EgressChoice {
+    /// `veth` for root, `relay` for others.
+    Auto,
+    /// TCP relayed by the supervisor; no privilege needed.
+    Relay,
+    /// A link pair with NAT; needs root.
+    Veth,
+    /// pasta(1): TCP, UDP and ICMP without privilege.
+    Pasta,
+}
+
+/// What holds for every command of this process.
+pub struct Config {
+    /// `AUTHSOME_HOME`, absolute.
+    pub home: PathBuf,
+    pub key: KeySource,
+    pub mode: Mode,
+    pub egress: EgressChoice,
+    /// Hosts relayed unopened in every run.
+    pub passthrough: Vec<Host>,
+    /// Whether a run stops when its audit trail cannot be written.
+    pub audit_required: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("no home directory is known for this user")]
+    NoHome,
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}:{line}: {reason}", path.display())]
+    Syntax { path: PathBuf, line: usize, reason: String },
+    #[error("{}:{line}: unknown key `{key}`", path.display())]
+    UnknownKey { path: PathBuf, line: usize, key: String },
+    #[error("{}:{line}: {key} cannot be `{text}`; it is {accepted}", path.display())]
+    Value { path: PathBuf, line: usize, key: String, text: String, accepted: String },
+    #[error("{name} cannot be `{text}`; it is {accepted}")]
+    Variable { name: &'static str, text: String, accepted: String },
+}
+
+/// The variable that moves everything authsome stores.
+pub const HOME_VARIABLE: &str = "AUTHSOME_HOME";
+/// The variable that sets the default mode of `run`.
+pub const MODE_VARIABLE: &str = "AUTHSOME_RUN_MODE";
+/// Every key `config.toml` may have.
+pub const KEYS: [&str; 5] = ["run.mode", "run.egress", "run.passthrough", "vault.key", "audit.required"];
+
+impl Config {
+    /// `user_home`: the invoking user's home directory. Nothing is created or written.
+    pub fn load(env: &dyn Fn(&str) -> Option<String>, user_home: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let home = home(env, user_home)?;
+        let mut config = Self {
+            key: KeySource::Identity,
+            mode: Mode::Environment,
+            egress: EgressChoice::Auto,
+            passthrough: Vec::new(),
+            audit_required: false,
+            home,
+        };
+        let path = config.home.join("config.toml");
+        match fs::read_to_string(&path) {
+            Ok(text) => config.merge(&File { path: &path, text: &text })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        }
+        if let Some(text) = env(MODE_VARIABLE).filter(|text| !text.is_empty()) {
+            let accepted = choices::<Mode>();
+            config.mode = Mode::from_str(&text, false).map_err(|_| ConfigError::Variable { name: MODE_VARIABLE, text, accepted })?;
+        }
+        config.key = KeySource::from_env(env, config.key);
+        Ok(config)
+    }
+
+    fn merge(&mut self, file: &File) -> Result<(), ConfigError> {
+        let document = DeTable::parse(file.text).map_err(|error| ConfigError::Syntax {
+            path: file.path.to_owned(),
+            line: file.line(error.span().unwrap_or_default().start),
+            reason: error.message().to_owned(),
+        })?;
+        for (section, table) in document.get_ref() {
+            let DeValue::Table(table) = table.get_ref() else {
+                return Err(file.unknown(section.get_ref(), section.span()));
+            };
+            for (key, value) in table {
+                let name = format!("{}.{}", section.get_ref(), key.get_ref());
+                match name.as_str() {
+                    "run.mode" => self.mode = file.choice(&name, value)?,
+                    "run.egress" => self.egress = file.choice(&name, value)?,
+                    "run.passthrough" => self.passthrough = file.hosts(&name, value)?,
+                    "vault.key" => self.key = file.key(&name, value)?,
+                    "audit.required" => {
+                        self.audit_required = value.get_ref().as_bool().ok_or_else(|| file.value(&name, value, "true or false".to_owned()))?;
+                    }
+                    _ => return Err(file.unknown(&name, key.span())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `AUTHSOME_HOME`, or `~/.authsome`.
+fn home(env: &dyn Fn(&str) -> Option<String>, user_home: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    let home = match env(HOME_VARIABLE).filter(|value| !value.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => user_home.ok_or(ConfigError::NoHome)?.join(".authsome"),
+    };
+    std::path::absolute(&home).map_err(|source| ConfigError::Read { path: home, source })
+}
+
+/// The file being read, for messages that point into it.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn line(&self, offset: usize) -> usize {
+        self.text.bytes().take(offset).filter(|b| *b == b'\n').count() + 1
+    }
+
+    fn unknown(&self, key: &str, span: Range<usize>) -> ConfigError {
+        ConfigError::UnknownKey { path: self.path.to_owned(), line: self.line(span.start), key: key.to_owned() }
+    }
+
+    fn value(&self, key: &str, value: &Spanned<DeValue<'_>>, accepted: String) -> ConfigError {
+        let text = self.text.get(value.span()).unwrap_or_default().trim_matches('"').to_owned();
+        ConfigError::Value { path: self.path.to_owned(), line: self.line(value.span().start), key: key.to_owned(), text, accepted }
+    }
+
+    fn choice<T: ValueEnum>(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<T, ConfigError> {
+        let chosen = value.get_ref().as_str().and_then(|text| T::from_str(text, false).ok());
+        chosen.ok_or_else(|| self.value(key, value, choices::<T>()))
+    }
+
+    fn hosts(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<Host>, ConfigError> {
+        let accepted = || "a list of host names".to_owned();
+        let DeValue::Array(items) = value.get_ref() else { return Err(self.value(key, value, accepted())) };
+        let host = |item: &Spanned<DeValue<'_>>| {
+            item.get_ref().as_str().and_then(|text| Host::from_str(text).ok()).ok_or_else(|| self.value(key, item, accepted()))
+        };
+        items.iter().map(host).collect()
+    }
+
+    fn key(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<KeySource, ConfigError> {
+        match value.get_ref().as_str() {
+            Some("identity") => Ok(KeySource::Identity),
+            Some("passphrase") => Ok(KeySource::Passphrase),
+            Some("keyring") => Ok(KeySource::Keyring),
+            _ => Err(self.value(key, value, "identity, passphrase or keyring".to_owned())),
+        }
+    }
+}
+
+/// `a, b or c`.
+fn choices<T: ValueEnum>() -> String {
+    let names: Vec<_> = T::value_variants().iter().filter_map(|v| Some(v.to_possible_value()?.get_name().to_owned())).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("config.toml"), text).unwrap();
+        let path = home.path().display().to_string();
+        let env = |name: &str| match name {
+            HOME_VARIABLE => Some(path.clone()),
+            _ => variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()),
+        };
+        let config = Config::load(&env, None).map_err(|error| error.to_string().replace(&path, "HOME"));
+        assert_eq!(fs::read_to_string(home.path().join("config.toml")).unwrap(), text, "nothing is overwritten");
+        config
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = load(
+            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\n",
+            &[],
+        )
+        .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((config.mode, config.egress, config.audit_required), (Mode::Transparent, EgressChoice::Relay, true));
+        assert_eq!(config.passthrough[0].to_string(), "pinned.acme.test");
+        assert!(matches!(config.key, KeySource::Passphrase));
+    }
+
+    #[test]
+    fn the_environment_wins() {
+        let config = load("run.mode = \"transparent\"\n", &[(MODE_VARIABLE, "environment")]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.mode, Mode::Environment);
+    }
+
+    #[test]
+    fn mistakes_name_place_text_and_what_is_accepted() {
+        for (text, want) in [
+            ("[run]\nmode = \"tranparent\"\n", "HOME/config.toml:2: run.mode cannot be `tranparent`; it is environment or transparent"),
+            ("[run]\negress = 3\n", "HOME/config.toml:2: run.egress cannot be `3`; it is auto, relay, veth or pasta"),
+            ("[run]\npassthrough = [\"a.test\", \"a b\"]\n", "HOME/config.toml:2: run.passthrough cannot be `a b`; it is a list of host names"),
+            ("[vault]\nkey = \"file\"\n", "HOME/config.toml:2: vault.key cannot be `file`; it is identity, passphrase or keyring"),
+            ("\n[audit]\nrequired = \"yes\"\n", "HOME/config.toml:3: audit.required cannot be `yes`; it is true or false"),
+            ("[run]\nmodus = 1\n", "HOME/config.toml:2: unknown key `run.modus`"),
+            ("mode = \"transparent\"\n", "HOME/config.toml:1: unknown key `mode`"),
+            ("[run\n", "HOME/config.toml:1: unclosed table, expected `]`"),
+        ] {
+            assert_eq!(load(text, &[]).err().as_deref(), Some(want), "{text}");
+        }
+        assert_eq!(
+            load("", &[(MODE_VARIABLE, "yes")]).err().as_deref(),
+            Some("AUTHSOME_RUN_MODE cannot be `yes`; it is environment or transparent")
+        );
+    }
+
+    #[test]
+    fn home_is_absolute_and_defaults_to_the_users() {
+        let none = |_: &str| None;
+        assert_eq!(home(&none, Some("/home/ada".into())).unwrap(), Path::new("/home/ada/.authsome"));
+        assert!(matches!(home(&none, None), Err(ConfigError::NoHome)));
+        let relative = |_: &str| Some("x".to_owned());
+        assert!(home(&relative, None).unwrap().is_absolute());
+    }
+}

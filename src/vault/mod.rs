@@ -1,53 +1,68 @@
 //! Stored credentials: one sealed file per connection, opened by a key that is never in the child's reach.
-use crate::{provider::ProviderName, secret::Secret};
-use std::{collections::BTreeMap, path::Path};
+//!
+//! ```text
+//! AUTHSOME_HOME/vault/                      0700
+//!   identity.txt                            0600  the age identity (or identity.age, the same under a passphrase)
+//!   .lock                                   0600  held by whoever changes anything
+//!   <provider>/<connection>.age             0600  age-encryption.org/v1, JSON inside
+//!   <provider>/.default                     0600  the name of the default connection, when it is not `default`
+//! ```
 
-/// `default`, `work`: same alphabet as provider names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionName(pub(crate) String);
+mod file;
+mod key;
+mod record;
+mod seal;
+mod store;
 
-/// What a connection's file holds.
-pub struct Record {
-    pub provider: ProviderName,
-    pub connection: ConnectionName,
-    pub base_url: Option<String>,
-    /// Seconds since the epoch.
-    pub created_at: i64,
-    pub kind: Kind,
-}
+pub use key::KeySource;
+pub use record::{ConnectionName, InvalidName, Kind, Record};
+pub use store::Vault;
 
-pub enum Kind {
-    ApiKey { fields: BTreeMap<String, Secret<String>> },
-    OAuth { access_token: Secret<String>, refresh_token: Option<Secret<String>>, expires_at: Option<i64>, scopes: Vec<String> },
-}
+use crate::provider::ProviderName;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
+/// What failed, on which file.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error("placeholder")]
-    Placeholder,
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{} is larger than {limit} bytes", path.display())]
+    TooLarge { path: PathBuf, limit: u64 },
+    /// Another name for the file may be in reach of a program that this one is hidden from.
+    #[error("{} has {links} hard links; a secret file must have one name only", path.display())]
+    HardLinked { path: PathBuf, links: u64 },
+    #[error("the vault key {} is missing, but {sealed} sealed credential(s) need it", path.display())]
+    KeyMissing { path: PathBuf, sealed: usize },
+    /// `origin`: the file or variable the key came from; its text is not repeated.
+    #[error("{origin} does not hold an age secret key: {reason}")]
+    KeyInvalid { origin: String, reason: &'static str },
+    #[error("the vault key is kept in `{0}`, which this version cannot read")]
+    KeyUnsupported(&'static str),
+    #[error("the passphrase does not open {}", path.display())]
+    Passphrase { path: PathBuf },
+    #[error("no passphrase was given")]
+    NoPassphrase,
+    #[error("the vault key {origin} does not open {}", path.display())]
+    WrongKey { origin: String, path: PathBuf },
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{} holds the credential of {found}", path.display())]
+    Misplaced { path: PathBuf, found: String },
+    #[error("connection `{connection}` of {provider} exists already")]
+    Exists { provider: ProviderName, connection: ConnectionName },
+    #[error("{} names connection `{name}`, which does not exist", path.display())]
+    DanglingDefault { path: PathBuf, provider: ProviderName, name: String },
+    #[error("cannot seal {}: {reason}", path.display())]
+    Seal { path: PathBuf, reason: String },
 }
 
-/// `AUTHSOME_HOME/vault`. Opening it reads no secret; the key is read when the first record is.
-pub struct Vault {}
-
-impl Vault {
-    pub fn open(_home: &Path, _env: &dyn Fn(&str) -> Option<String>) -> Result<Self, VaultError> {
-        todo!()
-    }
-    /// Every connection, by directory listing; nothing is decrypted.
-    pub fn connections(&self) -> Result<Vec<(ProviderName, ConnectionName)>, VaultError> {
-        todo!()
-    }
-    pub fn default_connection(&self, _provider: &ProviderName) -> Result<Option<ConnectionName>, VaultError> {
-        todo!()
-    }
-    pub fn load(&self, _provider: &ProviderName, _connection: &ConnectionName) -> Result<Option<Record>, VaultError> {
-        todo!()
-    }
-    pub fn store(&self, _record: &Record, _replace: bool) -> Result<(), VaultError> {
-        todo!()
-    }
-    pub fn remove(&self, _provider: &ProviderName, _connection: &ConnectionName) -> Result<bool, VaultError> {
-        todo!()
+impl VaultError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
     }
 }

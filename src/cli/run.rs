@@ -1,0 +1,127 @@
+//! `authsome run`
+use super::{context::Context, report::Failure};
+use crate::{
+    config::{EgressChoice, Mode},
+    host::Host,
+    provider::ProviderName,
+    run::{self, harden, options::RunOptions},
+    vault::ConnectionName,
+};
+use std::{ffi::OsString, path::PathBuf};
+
+/// Run a program whose API calls carry your keys while it never holds one
+///
+/// The program runs in a network namespace of its own. Connections to a connected provider get the credential added; everything else is
+/// forwarded unopened. The program's exit code is returned.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  authsome run --transparent -- ./agent.py
+  authsome run --transparent --connection github=work -- git push
+  sudo authsome run --transparent -- make deploy          with UDP and ICMP too
+  authsome run --transparent --dry-run -- ./agent.py      show what would be in force")]
+pub struct Run {
+    /// Run in a network namespace: every connection of the program is seen
+    #[arg(long)]
+    transparent: bool,
+    /// How other traffic leaves the namespace
+    #[arg(long, value_enum)]
+    egress: Option<EgressChoice>,
+    /// Intercept this port besides 443 and the providers' own
+    #[arg(long, value_name = "P", value_parser = port())]
+    intercept_port: Vec<u16>,
+    /// Proxy that outgoing connections go through: a URL, env or none
+    #[arg(long, value_name = "URL|env|none")]
+    upstream: Option<String>,
+    /// Also trust the certificates in this PEM file for servers
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Vec<PathBuf>,
+    /// Allow what this rule names and nothing else
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Deny what this rule names
+    #[arg(long, value_name = "RULE")]
+    deny: Vec<String>,
+    /// Rules from a file
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Let the program reach this port of the host's loopback
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    expose: Vec<u16>,
+    /// Let the host reach this port of the program, on loopback
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    publish: Vec<u16>,
+    /// Never open connections to this host
+    #[arg(long, value_name = "HOST")]
+    passthrough: Vec<Host>,
+    /// Use this connection of a provider
+    #[arg(long, value_name = "PROVIDER=NAME", value_parser = chosen)]
+    connection: Vec<(ProviderName, ConnectionName)>,
+    /// Run the program as this user (for root without sudo)
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Leave this path as it is: neither hidden nor read-only
+    #[arg(long, value_name = "P")]
+    keep_path: Vec<PathBuf>,
+    /// Leave this part of the kernel's interface open
+    #[arg(long, value_name = "NAME", value_enum)]
+    allow_kernel: Vec<harden::Rule>,
+    /// Show what would be in force, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    pub fn run(self, mut context: Context) -> Result<u8, Failure> {
+        context.outside_run()?;
+        self.refuse_missing(&context)?;
+        context.config.passthrough.extend(self.passthrough);
+        let options = RunOptions {
+            mode: Mode::Transparent,
+            egress: self.egress.unwrap_or(context.config.egress),
+            intercept_ports: self.intercept_port,
+            upstream_ca: self.upstream_ca,
+            expose: self.expose,
+            publish: self.publish,
+            connections: self.connection,
+            user: self.user,
+            keep_paths: self.keep_path,
+            dry_run: self.dry_run,
+            command: self.command,
+            verbosity: context.out.verbosity,
+            defences: harden::Options { allow: self.allow_kernel },
+        };
+        Ok(run::transparent(&options, &context.config)?)
+    }
+
+    /// What was asked for works or is refused; nothing is ignored.
+    fn refuse_missing(&self, context: &Context) -> Result<(), Failure> {
+        let environment = !self.transparent && context.config.mode == Mode::Environment;
+        let upstream = self.upstream.as_ref().is_some_and(|upstream| upstream != "none");
+        let missing = [
+            (environment, "run without --transparent"),
+            (upstream, "--upstream"),
+            (!self.allow.is_empty(), "--allow"),
+            (!self.deny.is_empty(), "--deny"),
+            (self.policy.is_some(), "--policy"),
+        ];
+        match missing.iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(Failure::NotInThisVersion(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Port 0 is no port to connect to (RFC 6335 §6).
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+fn chosen(text: &str) -> Result<(ProviderName, ConnectionName), String> {
+    let (provider, connection) = text.split_once('=').ok_or("it is PROVIDER=NAME")?;
+    let provider = provider.parse().map_err(|error: crate::provider::ProviderError| error.to_string())?;
+    let connection = connection.parse().map_err(|error: crate::vault::InvalidName| error.to_string())?;
+    Ok((provider, connection))
+}

@@ -1,0 +1,37 @@
+//! What a run is asked to do, as its command line says it. What `config.toml` adds is in [`crate::config::Config`].
+use crate::{
+    provider::ProviderName,
+    vault::ConnectionName,
+};
+use std::{ffi::OsString, path::PathBuf};
+
+pub use crate::config::{EgressChoice, Mode};
+
+#[derive(Debug)]
+pub struct RunOptions {
+    pub mode: Mode,
+    pub egress: EgressChoice,
+    /// Ports intercepted besides 443 and those of the connected providers.
+    pub intercept_ports: Vec<u16>,
+    /// PEM files whose certificates are trusted besides the user's own.
+    pub upstream_ca: Vec<PathBuf>,
+    /// Ports of the host's loopback that the program may reach.
+    pub expose: Vec<u16>,
+    /// Ports of the program that the host's loopback may reach.
+    pub publish: Vec<u16>,
+    /// Which connection is used, for providers where it is not the default one.
+    pub connections: Vec<(ProviderName, ConnectionName)>,
+    /// Who the program runs as, when root asks without sudo.
+    pub user: Option<String>,
+    /// Paths that would be masked or read-only, left as they are.
+    pub keep_paths: Vec<PathBuf>,
+    /// Say what would be done and do nothing.
+    pub dry_run: bool,
+    /// The program and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// 0 with `-q`, 1 by default, 2 with `-v`, 3 with `-vv`.
+    pub verbosity: u8,
+    /// Which of the sandbox's kernel rules are left out.
+    #[cfg(target_os = "linux")]
+    pub defences: super::harden::Options,
+}
