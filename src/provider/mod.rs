@@ -75,6 +75,11 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// Whether an `api_url` says `{base_url}`, which a connection's record fills in.
+    pub fn needs_base_url(&self) -> bool {
+        todo!()
+    }
+
     /// Parses and validates one file's text. `base_url` fills `{base_url}` (from the connection's record).
     pub fn parse(_text: &str, _source: Source, _base_url: Option<&str>) -> Result<Self, ProviderError> {
         todo!()

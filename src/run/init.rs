@@ -182,7 +182,7 @@ fn files(plan: &Plan, configure: &Configure) -> Result<(Trust, Vec<String>), Fai
 fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     // Again by path: what is mounted now is what the command gets.
     std::env::set_current_dir(&plan.cwd)?;
-    netns::close_on_exec_from(3)?;
+    netns::close_on_exec_from(3).map_err(io::Error::other)?;
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &std::ffi::OsStr| {

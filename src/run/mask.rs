@@ -21,7 +21,7 @@ pub mod mount;
 mod mountinfo;
 mod sockets;
 
-pub use apply::Covered;
+pub use apply::{Covered, MARKER};
 pub use environment::{is_proxy_variable, leads_outside};
 
 use mountinfo::Mounts;

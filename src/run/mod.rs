@@ -139,7 +139,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     plan.identity.assume_keeping(uplink.is_some())?;
     let authority = Authority::new()?;
     sandbox.configure(&plan, &authority, uplink)?;
-    let services = services(&plan, options, authority)?;
+    let services = services(&plan, options, config, authority)?;
     let audit = services.context.audit.clone();
     for store in sandbox.supervisor().prepared()? {
         eprintln!("authsome: not trusted by programs that read {store}");
@@ -157,8 +157,8 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
 }
 
 /// The data plane, with nothing opened that can wait for the first request.
-fn services(plan: &Plan, options: &RunOptions, authority: Authority) -> Result<Services, RunError> {
-    let vault = Vault::open(&plan.home, &|name| std::env::var(name).ok())?;
+fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
+    let vault = Vault::open(&plan.home, config.key.clone());
     let routes = routes(plan, &vault)?;
     let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
     let path = plan.home.join("log/audit.jsonl");
@@ -186,7 +186,8 @@ fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
     let mut routes = Vec::new();
     for connected in &plan.connected {
         let name = &connected.provider.name;
-        let resolved = match vault.base_url(name, &connected.connection)? {
+        let record = if connected.provider.needs_base_url() { vault.load(name, &connected.connection)? } else { None };
+        let resolved = match record.and_then(|record| record.base_url) {
             Some(base_url) => catalog.find(name, Some(&base_url))?,
             None => None,
         };
