@@ -343,6 +343,7 @@ impl From<Failure> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
 
     fn send_unchecked(channel: &Channel, bytes: &[u8], fds: &[RawFd]) {
         let control = [ControlMessage::ScmRights(fds)];
@@ -375,8 +376,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_what_was_sent() {
+    fn it_is_closed_by_exec_and_ends_after_what_was_sent() {
         let (one, other) = Channel::pair().unwrap();
+        assert_eq!(fcntl(&one, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
         assert!(!one.is_closed().unwrap());
         one.send(b"unread", &[]).unwrap();
         other.send(b"last", &[]).unwrap();

@@ -114,10 +114,9 @@ fn panic_is_status_101(namespaces: Namespaces) {
 }
 
 fn end_shows_on_pidfd_and_channel(namespaces: Namespaces) {
-    let child = spawn(namespaces, |channel| u8::from(channel.recv().is_err())).unwrap();
+    let child = spawn(namespaces, |channel| u8::from(!readable_in_time(&channel))).unwrap();
     assert_eq!(child.channel.try_recv().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    child.channel.send(b"unread", &[]).unwrap();
-    child.channel.send(b"unread", &[]).unwrap();
+    child.channel.send(b"left unread", &[]).unwrap();
     assert!(readable_in_time(child.pidfd()));
     assert!(child.channel.recv().unwrap().is_none());
     assert_eq!(child.channel.send(b"late", &[]).unwrap_err().raw_os_error(), Some(Errno::EPIPE as i32));
