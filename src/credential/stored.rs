@@ -23,6 +23,7 @@ pub struct Stored {
 struct Connection {
     name: ConnectionName,
     injection: Arc<Injection>,
+    oauth_injection: Arc<Injection>,
     placeholder: Arc<str>,
     /// The names of the secret fields, where the definition does not turn scrubbing off.
     scrubbed: Vec<String>,
@@ -33,6 +34,7 @@ struct Connection {
 struct Unsealed {
     credential: Arc<Credential>,
     needles: Option<Arc<Needles>>,
+    oauth: bool,
     /// Seconds since the epoch.
     expires_at: Option<i64>,
 }
@@ -43,6 +45,7 @@ impl Stored {
             let connection = Connection {
                 name: name.clone(),
                 injection: provider.injection.clone(),
+                oauth_injection: provider.oauth_injection.clone(),
                 placeholder: provider.placeholder.as_str().into(),
                 scrubbed: provider.scrubbed_fields(),
                 unsealed: Mutex::new(None),
@@ -72,7 +75,7 @@ impl Stored {
         }
         Ok(Grant {
             provider: provider.clone(),
-            injection: connection.injection.clone(),
+            injection: if unsealed.oauth { connection.oauth_injection.clone() } else { connection.injection.clone() },
             credential: unsealed.credential,
             placeholder: connection.placeholder.clone(),
             needles: unsealed.needles,
@@ -89,12 +92,13 @@ impl Resolver for Stored {
 
 impl Unsealed {
     fn new(record: Record, scrubbed: &[String]) -> Self {
+        let oauth = matches!(record.kind, Kind::OAuth { .. });
         let (fields, expires_at) = match record.kind {
             Kind::ApiKey { fields } => (fields, None),
             Kind::OAuth { access_token, expires_at, .. } => (BTreeMap::from([("access_token".to_owned(), access_token)]), expires_at),
         };
         let secret = fields.iter().filter(|(name, _)| scrubbed.contains(name)).map(|(_, value)| value.expose().as_str());
         let needles = Needles::new(secret);
-        Self { credential: Arc::new(Credential { fields }), needles, expires_at }
+        Self { credential: Arc::new(Credential { fields }), needles, oauth, expires_at }
     }
 }
