@@ -68,6 +68,12 @@ impl Query {
         self.question.name().to_ascii().parse().ok()
     }
 
+    /// The name, if a client connects to it: `_8443._https.api.acme.test` (RFC 9460 §2.3) only says something about another name.
+    pub fn connectable(&self) -> Option<Host> {
+        let service = self.question.name().iter().next().is_some_and(|label| label.starts_with(b"_"));
+        self.host().filter(|_| !service)
+    }
+
     /// The same question under an id that nobody can guess, and nothing else that the child may have put into its message but flags and EDNS.
     pub fn outgoing(&self) -> Message {
         let mut message = Message::query();
@@ -330,7 +336,10 @@ mod tests {
     fn only_well_formed_queries_are_taken() {
         let good = question("API.acme.test.", RecordType::A);
         let query = Query::parse(&good.to_vec().unwrap()).unwrap_or_else(|_| panic!());
-        assert_eq!((query.id(), query.host()), (0x1234, "api.acme.test".parse().ok()));
+        assert_eq!((query.id(), query.host(), query.connectable()), (0x1234, "api.acme.test".parse().ok(), query.host()));
+        let service = question("_8443._https.api.acme.test.", RecordType::HTTPS).to_vec().unwrap();
+        let service = Query::parse(&service).unwrap_or_else(|_| panic!());
+        assert_eq!((service.host().is_some(), service.connectable()), (true, None));
         let code = |change: fn(&mut Message)| {
             let mut message = good.clone();
             change(&mut message);

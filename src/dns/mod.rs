@@ -8,9 +8,13 @@ mod resolv_conf;
 #[cfg(test)]
 mod tests;
 
-pub use self::{names::Names, resolv_conf::Upstreams};
+pub use self::{
+    message::{Rewritten, Unusable, rewrite_answer},
+    names::Names,
+    resolv_conf::Upstreams,
+};
 
-use self::message::{Query, rewrite_answer};
+use self::message::Query;
 use hickory_proto::op::ResponseCode;
 use std::sync::Arc;
 
@@ -66,9 +70,9 @@ impl Stub {
     async fn forward(&self, query: &Query, transport: Transport) -> Option<Vec<u8>> {
         let answer = forward::resolve(query, &self.upstreams, transport).await?;
         let rewritten = rewrite_answer(&answer, query.id(), self.v6).ok()?;
-        for addr in rewritten.addresses {
-            if let Some(host) = query.host() {
-                self.names.learn(addr, host);
+        if let Some(host) = query.connectable() {
+            for addr in rewritten.addresses {
+                self.names.learn(addr, host.clone());
             }
         }
         Some(rewritten.bytes)

@@ -26,8 +26,10 @@ const MAX_ATTEMPTS: u64 = 5;
 #[derive(Clone)]
 pub struct Upstreams {
     file: Arc<File>,
-    permit: Option<Arc<dyn Fn(&Host) -> bool + Send + Sync>>,
+    permit: Option<Permit>,
 }
+
+type Permit = Arc<dyn Fn(&Host) -> bool + Send + Sync>;
 
 struct File {
     path: PathBuf,
