@@ -610,3 +610,30 @@ async fn a_connection_that_was_not_redirected_is_refused() {
     }
     assert!(proxy.records(2).await.iter().all(|record| record["decision"] == "refused"));
 }
+
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_is_refused() {
+    let ca = Ca::new();
+    let origin = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        let mut head = [0; 4096];
+        stream.read(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await.unwrap();
+        let _ = stream.read(&mut head).await;
+    })
+    .await;
+    let proxy = Proxy::before(origin, &ca).await;
+    let response = proxy.client(H1).await.send(origin.port(), get("/")).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["x-authsome-error"]), (502, &"upstream-protocol".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_cut_off() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let head = format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nX-Long: {}", origin.addr.port(), "x".repeat(200_000));
+    let answer = proxy.raw(head.as_bytes(), "\r\n\r\n").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(origin.seen().is_empty());
+    assert_eq!(proxy.client(H1).await.send(origin.addr.port(), get("/")).await.unwrap().status(), 200);
+}

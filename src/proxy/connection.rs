@@ -133,7 +133,9 @@ impl Connection {
         }
         drop(seen);
         drop(self.server);
-        terminate(hello, name, self.client, Destination { target, addr: Some(self.original) }, rules, self.context).await;
+        let destination = Destination { target, addr: Some(self.original) };
+        // On the heap, since it is many times larger than what a relayed connection needs.
+        Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
 
     async fn forward(self, protocol: &'static str, target: Target, seen: &[u8], why: &Forward) {
