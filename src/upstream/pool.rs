@@ -118,7 +118,7 @@ impl Entry {
         let old = |since: Instant| now.duration_since(since) >= IDLE_TIMEOUT;
         let unused = state.used.is_none_or(old);
         state.idle.retain(|(since, sender)| !old(*since) && !sender.is_closed());
-        state.h2.retain(|shared| !shared.is_closed() && !(unused && shared.is_unused()));
+        state.h2.retain(|shared| !(shared.is_closed() || (unused && shared.is_unused())));
         state.idle.is_empty() && state.h2.is_empty() && unused
     }
 
