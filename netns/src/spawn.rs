@@ -12,7 +12,7 @@ use nix::{
     sys::{
         prctl,
         signal::Signal,
-        socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair},
+        socket::{AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::{Gid, Pid, Uid},
@@ -55,7 +55,7 @@ pub struct Ids {
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-/// The first process (PID 1 inside) of the new namespaces. Dropping it kills it, and the kernel everything inside with it.
+/// The first process (PID 1 inside) of the new namespaces. Dropping it ends the channel and kills it, and the kernel everything inside with it.
 #[derive(Debug)]
 pub struct Child {
     pub channel: Channel,
@@ -68,7 +68,8 @@ pub struct Child {
 /// Errors if the process has more than one thread.
 ///
 /// The mounts inside are private: none made there is seen outside. The child is killed when the calling *thread* ends (PR_SET_PDEATHSIG,
-/// prctl(2)); a change of its ids clears that, so an `init` that changes them asks for it again, and watches its channel, which then ends.
+/// prctl(2)). A change of the child's ids clears that, and the parent must still have the right to signal it (kill(2)): where either changes ids,
+/// `init` asks for the signal again, and watches its channel, which ends with the parent whatever their ids are.
 pub fn spawn(namespaces: Namespaces, init: impl FnOnce(Channel) -> u8) -> Result<Child> {
     start(namespaces, init).map_err(Error::from)
 }
@@ -264,7 +265,9 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail when `wait` has reaped it: a pidfd never means another process.
+        // A child that became another user's cannot be signalled (EPERM, kill(2)); the end of its channel reaches it all the same.
+        let _ = shutdown(self.channel.0.as_raw_fd(), Shutdown::Both);
+        // These fail when `wait` has reaped it: a pidfd never means another process.
         let _ = self.kill(Signal::SIGKILL);
         let _ = self.reap();
     }
@@ -343,6 +346,7 @@ impl From<Failure> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
 
     fn send_unchecked(channel: &Channel, bytes: &[u8], fds: &[RawFd]) {
         let control = [ControlMessage::ScmRights(fds)];
@@ -375,8 +379,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_what_was_sent() {
+    fn it_is_closed_by_exec_and_ends_after_what_was_sent() {
         let (one, other) = Channel::pair().unwrap();
+        assert_eq!(fcntl(&one, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
         assert!(!one.is_closed().unwrap());
         one.send(b"unread", &[]).unwrap();
         other.send(b"last", &[]).unwrap();

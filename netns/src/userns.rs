@@ -24,8 +24,19 @@ const LIMITS: [&str; 4] = ["user.max_user_namespaces", "user.max_net_namespaces"
 /// What systems that do not close these gates have, or less.
 const ENOUGH_NAMESPACES: u64 = 10_000;
 
-/// What rules are made of, as nft(8) writes it, what it is, and the module that has it. In the order of dependence.
-const FEATURES: [(&str, &str, &str); 0] = [];
+/// What a refused part of a ruleset holds, as nft(8) writes it; what that is; the module that has it. What else a rule may hold comes after
+/// what it is there for.
+const FEATURES: [(&str, &str, &str); 6] = [
+    ("redirect", "redirection", "nft_redir"),
+    ("masquerade", "masquerading", "nft_masq"),
+    ("fib ", "lookup of local addresses", "nft_fib_inet"),
+    ("reject", "rejection", "nft_reject_inet"),
+    ("ct ", "connection tracking", "nft_ct"),
+    ("type nat", "NAT chains", "nft_chain_nat"),
+];
+
+/// nf_tables itself, or its `inet` family.
+const NF_TABLES: Cause = Cause::Nftables { feature: "nf_tables for IPv4 and IPv6 together", module: "nf_tables" };
 
 /// Mount points that the kernel keeps below /proc for others; covering them hides nothing (fs/namespace.c, mnt_already_visible).
 const EMPTY_BELOW_PROC: [&str; 2] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"];
@@ -129,21 +140,20 @@ enum Stage {
     Proc,
 }
 
-/// The stage, what was attempted there, and which of [`FEATURES`] was found missing. Travels from the child to the parent as a message.
+/// The stage and what was attempted there. Travels from the child to the parent as a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stopped {
     stage: Stage,
-    missing: Option<u8>,
     error: Error,
 }
 
 impl Stopped {
     fn at(stage: Stage) -> impl FnOnce(Error) -> Self {
-        move |error| Self { stage, missing: None, error }
+        move |error| Self { stage, error }
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut message = vec![self.stage as u8, self.missing.unwrap_or(u8::MAX)];
+        let mut message = vec![self.stage as u8];
         message.extend((self.error.source as i32).to_le_bytes());
         message.extend(self.error.action.as_bytes());
         message
@@ -151,11 +161,11 @@ impl Stopped {
 
     fn decode(message: &[u8]) -> Option<Self> {
         const STAGES: [Stage; 6] = [Stage::Create, Stage::Ids, Stage::Loopback, Stage::Rules, Stage::Mounts, Stage::Proc];
-        let [stage, missing, a, b, c, d, ref action @ ..] = *message else { return None };
+        let [stage, a, b, c, d, ref action @ ..] = *message else { return None };
         let stage = STAGES.into_iter().find(|known| *known as u8 == stage)?;
         let source = Errno::from_raw(i32::from_le_bytes([a, b, c, d]));
         let action = String::from_utf8_lossy(action).into_owned();
-        Some(Self { stage, missing: (missing != u8::MAX).then_some(missing), error: Error { action, source } })
+        Some(Self { stage, error: Error { action, source } })
     }
 }
 
@@ -166,7 +176,7 @@ impl From<Failure> for Stopped {
             Step::PrivateMounts => Stage::Mounts,
             _ => Stage::Ids,
         };
-        Self { stage, missing: None, error: failure.into() }
+        Self { stage, error: failure.into() }
     }
 }
 
@@ -180,7 +190,7 @@ fn try_inside(channel: &Channel, rules: &Ruleset) -> u8 {
 
 fn try_all(rules: &Ruleset) -> std::result::Result<(), Stopped> {
     link::up("lo").map_err(Stopped::at(Stage::Loopback))?;
-    rules.load().map_err(|error| Stopped { stage: Stage::Rules, missing: missing_feature(), error })?;
+    rules.load().map_err(Stopped::at(Stage::Rules))?;
     mount_at("proc", "/proc").map_err(Stopped::at(Stage::Proc))?;
     bind_a_file().map_err(Stopped::at(Stage::Mounts))
 }
@@ -195,10 +205,6 @@ fn bind_a_file() -> Result<()> {
     mount(Some(file), over, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(|| "bind a file over another".into())
 }
 
-fn missing_feature() -> Option<u8> {
-    None
-}
-
 fn mount_at(kind: &str, path: &str) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some(kind), path, Some(kind), flags, None::<&str>).context(|| format!("mount a fresh {kind}"))
@@ -207,10 +213,9 @@ fn mount_at(kind: &str, path: &str) -> Result<()> {
 /// The cause that a proc(5) file system explains the failure with; `user`: a user namespace was asked for.
 fn cause(stopped: &Stopped, user: bool, proc: &Path) -> Cause {
     let proc = Proc(proc);
-    if let Some(&(_, feature, module)) = stopped.missing.and_then(|index| FEATURES.get(usize::from(index))) {
-        return Cause::Nftables { feature, module };
-    }
     match (stopped.stage, stopped.error.source) {
+        (Stage::Rules, Errno::ENOENT) => missing_feature(&stopped.error.action),
+        (Stage::Rules, Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => Some(NF_TABLES),
         (Stage::Create, Errno::ENOSPC) => proc.used_up(user),
         (Stage::Create, Errno::EINVAL) => proc.missing_namespace(user),
         (Stage::Mounts, Errno::EINVAL) => proc.in_chroot().then_some(Cause::Chroot),
@@ -218,6 +223,12 @@ fn cause(stopped: &Stopped, user: bool, proc: &Path) -> Cause {
         _ => None,
     }
     .unwrap_or(Cause::Unknown)
+}
+
+/// From the text of the part that the kernel refused: it answers ENOENT for a kind of chain or expression that it does not have.
+fn missing_feature(refused: &str) -> Option<Cause> {
+    let held = FEATURES.into_iter().find(|(text, ..)| refused.contains(text));
+    held.map(|(_, feature, module)| Cause::Nftables { feature, module })
 }
 
 /// A proc(5) file system, read for what closes gates.
@@ -328,7 +339,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let error = Error { action: "try".into(), source: errno };
-        cause(&Stopped { stage, missing: None, error }, user, proc.path())
+        cause(&Stopped { stage, error }, user, proc.path())
     }
 
     fn sysctl(name: &'static str, is: u64, wants: u64) -> Cause {
@@ -377,6 +388,27 @@ mod tests {
     }
 
     #[test]
+    fn names_what_nftables_lacks() {
+        for (refused, errno, module) in [
+            ("add rule to table inet t: tcp dport 443 redirect to :3128", Errno::ENOENT, Some("nft_redir")),
+            ("add rule to table inet t: fib daddr type local return", Errno::ENOENT, Some("nft_fib_inet")),
+            ("add rule to table inet t: udp dport 443 reject", Errno::ENOENT, Some("nft_reject_inet")),
+            ("add rule to table inet t: masquerade", Errno::ENOENT, Some("nft_masq")),
+            ("add rule to table inet t: ct state established accept", Errno::ENOENT, Some("nft_ct")),
+            ("add chain c to table inet t: type nat hook output priority -100", Errno::ENOENT, Some("nft_chain_nat")),
+            ("add table inet t", Errno::EOPNOTSUPP, Some("nf_tables")),
+            ("open a netlink socket", Errno::EPROTONOSUPPORT, Some("nf_tables")),
+            ("add table inet t", Errno::EAFNOSUPPORT, Some("nf_tables")),
+            ("add table inet t", Errno::ENOENT, None),
+            ("add rule to table inet t: tcp dport 443 redirect to :3128", Errno::EINVAL, None),
+        ] {
+            let stopped = Stopped { stage: Stage::Rules, error: Error { action: refused.into(), source: errno } };
+            let gate = Gate { tried: stopped.error.clone(), cause: cause(&stopped, true, Path::new("/nonexistent")) };
+            assert_eq!(gate.opens_with(), module.map(|module| format!("sudo modprobe {module}")), "{refused}");
+        }
+    }
+
+    #[test]
     fn without_a_user_namespace_only_privilege_counts() {
         let root = ("self/status", "CapEff:\t000001ffffffffff\nSeccomp:\t2\n");
         let closed = [("sys/kernel/unprivileged_userns_clone", "0"), ("sys/kernel/apparmor_restrict_unprivileged_userns", "1"), root];
@@ -397,10 +429,8 @@ mod tests {
     #[test]
     fn a_stop_crosses_the_channel() {
         let error = Error { action: "bring lo up".into(), source: Errno::EPERM };
-        for missing in [None, Some(0)] {
-            let stopped = Stopped { stage: Stage::Loopback, missing, error: error.clone() };
-            assert_eq!(Stopped::decode(&stopped.encode()), Some(stopped));
-        }
+        let stopped = Stopped { stage: Stage::Loopback, error };
+        assert_eq!(Stopped::decode(&stopped.encode()), Some(stopped));
         assert_eq!(Stopped::decode(&DONE), None);
     }
 }
