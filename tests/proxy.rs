@@ -1,5 +1,8 @@
 //! The data plane in process: real TLS on both sides, real HTTP, raw bytes.
 
+// A test's failure is a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "support/proxy.rs"]
 mod support;
 

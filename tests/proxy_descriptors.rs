@@ -1,5 +1,8 @@
 //! The accept loop when the process has no descriptor left. A file of its own, since the limit is the whole process's.
 
+// A test's failure is a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "support/proxy.rs"]
 #[allow(dead_code)]
 mod support;
