@@ -98,7 +98,7 @@ fn require_one_thread() -> std::result::Result<(), Failure> {
     const LOOKS: u32 = 50;
     const BETWEEN: Duration = Duration::from_millis(1);
     for _ in 0..LOOKS {
-        let threads = fs::read_dir("/proc/self/task").map_err(|error| Failure { step: Step::Threads, errno: errno_of(&error) })?;
+        let threads = fs::read_dir("/proc/self/task").map_err(|error| Failure { step: Step::ListThreads, errno: errno_of(&error) })?;
         if threads.count() == 1 {
             return Ok(());
         }
@@ -274,7 +274,8 @@ impl Drop for Child {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Step {
-    Threads = 1,
+    ListThreads = 1,
+    Threads,
     Channel,
     Create,
     CreateWithUser,
@@ -305,6 +306,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ListThreads => "list the threads of this process in /proc/self/task",
             Self::Threads => "clone a process that has more than one thread",
             Self::Channel => "create a socket pair",
             Self::Create => "create network, mount and PID namespaces",
@@ -335,5 +337,61 @@ impl Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self { action: failure.step.to_string(), source: failure.errno }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send_unchecked(channel: &Channel, bytes: &[u8], fds: &[RawFd]) {
+        let control = [ControlMessage::ScmRights(fds)];
+        sendmsg::<()>(channel.0.as_raw_fd(), &[io::IoSlice::new(bytes)], &control, MsgFlags::empty(), None).unwrap();
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_an_error_and_the_next_is_read() {
+        let (one, other) = Channel::pair().unwrap();
+        assert_eq!(one.send(&[0; MAX_MESSAGE + 1], &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(one.send(&[], &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(one.send(&[0], &[one.as_fd(); MAX_FDS + 1]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        send_unchecked(&one, &[0; MAX_MESSAGE + 1], &[]);
+        assert_eq!(other.recv().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        one.send(&[7; MAX_MESSAGE], &[one.as_fd(); MAX_FDS]).unwrap();
+        let (bytes, fds) = other.recv().unwrap().unwrap();
+        assert_eq!((bytes.len(), fds.len()), (MAX_MESSAGE, MAX_FDS));
+    }
+
+    #[test]
+    fn descriptors_of_a_refused_message_are_closed() {
+        let (one, other) = Channel::pair().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        send_unchecked(&one, &[0], &[writer.as_raw_fd(); MAX_FDS + 1]);
+        drop(writer);
+        assert_eq!(other.recv().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap();
+        assert!(fds[0].revents().unwrap().contains(PollFlags::POLLHUP));
+    }
+
+    #[test]
+    fn the_end_comes_after_what_was_sent() {
+        let (one, other) = Channel::pair().unwrap();
+        assert!(!one.is_closed().unwrap());
+        one.send(b"unread", &[]).unwrap();
+        other.send(b"last", &[]).unwrap();
+        drop(other);
+        assert!(one.is_closed().unwrap());
+        assert_eq!(one.recv().unwrap().unwrap().0, b"last");
+        assert!(one.recv().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_failure_crosses_the_channel() {
+        for step in Step::INSIDE {
+            let failure = Failure { step, errno: Errno::EPERM };
+            assert_eq!(Failure::decode(&failure.encode()), Some(failure));
+        }
+        assert_eq!(Failure::decode(&READY), None);
     }
 }

@@ -1,10 +1,9 @@
-//! The first process of new namespaces, on the real kernel: as root, as root in a user namespace, and as an unprivileged user.
-//!
-//! No harness: `spawn` refuses a process with threads. As root, the cases of the unprivileged user run in a copy of this program with that uid.
-//! Where the kernel forbids namespaces a case is ignored with the reason; NETNS_REQUIRE=1 makes that a failure.
+//! The first process of new namespaces, on the real kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+mod harness;
+
+use harness::inside;
 use netns::spawn::{Channel, Child, Ids, Namespaces, spawn};
 use nix::{
     errno::Errno,
@@ -15,22 +14,14 @@ use nix::{
 use std::{
     env, fs,
     io::{Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     process::{Command, ExitCode, Stdio},
 };
-
-/// nobody, on every distribution.
-const NOBODY: u32 = 65534;
 
 /// Long enough for any machine; only a failing test waits for it. Milliseconds.
 const PATIENCE: u16 = 20_000;
 
-type Case = fn(Namespaces);
-
-const CASES: &[(&str, Case)] = &[
+const CASES: &[(&str, harness::Case)] = &[
     ("ids_stand_for_themselves", ids_stand_for_themselves),
     ("first_process_has_every_capability_inside", first_process_has_every_capability_inside),
     ("mounts_are_private", mounts_are_private),
@@ -45,55 +36,7 @@ const CASES: &[(&str, Case)] = &[
 ];
 
 fn main() -> ExitCode {
-    if env::var_os("NETNS_ORPHAN").is_some() {
-        return orphan();
-    }
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let root = Ids::current().uid == 0;
-    let mut trials = Vec::new();
-    for &(name, case) in CASES {
-        trials.push(Trial::ignorable_test(format!("root::{name}"), move || run(root, Namespaces { user: None }, case)));
-        trials.push(Trial::ignorable_test(format!("root_userns::{name}"), move || {
-            run(root, Namespaces { user: Some(Ids::current()) }, case)
-        }));
-        let user = format!("user::{name}");
-        trials.push(Trial::ignorable_test(user.clone(), move || {
-            if root { as_nobody(&user) } else { run(true, Namespaces { user: Some(Ids::current()) }, case) }
-        }));
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn run(privileged: bool, namespaces: Namespaces, case: Case) -> Result<Completion, Failed> {
-    let closed = if privileged { spawn(namespaces, |_| 0).err().map(|error| error.to_string()) } else { Some("needs root".into()) };
-    match closed {
-        None => {
-            case(namespaces);
-            Ok(Completion::Completed)
-        }
-        Some(reason) if env::var_os("NETNS_REQUIRE").is_some() => Err(reason.into()),
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-    }
-}
-
-/// Through /proc/self/exe, since nobody need not reach the build directory.
-fn as_nobody(name: &str) -> Result<Completion, Failed> {
-    let output = Command::new("/proc/self/exe").args(["--exact", name]).uid(NOBODY).gid(NOBODY).current_dir("/").output()?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    match () {
-        () if !output.status.success() => Err(text.into()),
-        () if text.contains("1 ignored") => Ok(Completion::ignored_with(text)),
-        () if text.contains("1 passed") => Ok(Completion::Completed),
-        () => Err(format!("no such case as nobody: {text}").into()),
-    }
-}
-
-/// What `read` says inside.
-fn inside(namespaces: Namespaces, read: impl FnOnce() -> String) -> String {
-    let child = spawn(namespaces, |channel| u8::from(channel.send(read().as_bytes(), &[]).is_err())).unwrap();
-    let (bytes, _) = child.channel.recv().unwrap().expect("an answer");
-    String::from_utf8(bytes).unwrap()
+    if env::var_os("NETNS_ORPHAN").is_some() { orphan() } else { harness::main(CASES) }
 }
 
 fn exited(child: Child, status: i32) {
@@ -145,9 +88,21 @@ fn last_capability() -> u32 {
     fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap()
 }
 
+/// Where all mounts are shared, as systemd sets them up.
 fn mounts_are_private(namespaces: Namespaces) {
-    let seen = inside(namespaces, || fs::read_to_string("/proc/self/mountinfo").unwrap());
-    assert!(!seen.contains(" shared:") && !seen.contains(" master:"), "{seen}");
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (outer, inner) = {
+        let both = inside(namespaces, || {
+            let shared = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_SHARED;
+            nix::mount::mount(None::<&str>, "/", None::<&str>, shared, None::<&str>).unwrap();
+            let outer = mounts();
+            format!("{outer}INNER{}", inside(Namespaces { user: Some(Ids::current()) }, mounts))
+        });
+        let (outer, inner) = both.split_once("INNER").unwrap();
+        (outer.to_owned(), inner.to_owned())
+    };
+    assert!(outer.contains(" shared:"));
+    assert!(!inner.contains(" shared:") && !inner.contains(" master:"), "{inner}");
 }
 
 fn status_is_what_init_returns(namespaces: Namespaces) {

@@ -52,8 +52,8 @@ impl Connection {
     /// `None`: over, and audited if anything was to be said about it.
     async fn detect(mut self) -> Option<(Self, Detection)> {
         let patience = if CLIENT_FIRST.contains(&self.original.port()) { SILENCE_HTTP } else { SILENCE };
-        let speaks = match tokio::time::timeout(patience, self.client.readable()).await {
-            Ok(readable) => readable.map(|()| Speaks::Client),
+        let speaks = match tokio::time::timeout(patience, self.client.peek(&mut [0])).await {
+            Ok(peeked) => peeked.map(|_| Speaks::Client),
             Err(_) => {
                 let target = self.address_target();
                 if let Decision::Deny(deny) = self.context.routes.decide(&target) {
@@ -81,13 +81,15 @@ impl Connection {
         }
     }
 
+    /// Peeks, since readiness alone may be a false alarm.
     async fn first_to_speak(&self) -> io::Result<Speaks> {
         let Some(server) = &self.server else { return Ok(Speaks::Client) };
+        let (mut from_client, mut from_server) = ([0], [0]);
         tokio::select! {
             biased;
-            readable = self.client.readable() => readable.map(|()| Speaks::Client),
+            peeked = self.client.peek(&mut from_client) => peeked.map(|_| Speaks::Client),
             // An error of the server's is found again, and told, by the relay.
-            _ = server.readable() => Ok(Speaks::Server),
+            _ = server.peek(&mut from_server) => Ok(Speaks::Server),
         }
     }
 

@@ -68,8 +68,10 @@ pub enum Mask {
     Private(PathBuf),
     /// The directory with this run's marker and certificates instead.
     Home(PathBuf),
-    /// An empty file instead of a secret or a socket.
+    /// An empty file instead of a secret.
     Hidden(PathBuf),
+    /// A socket nobody listens on instead.
+    Socket(PathBuf),
     /// A proc of the sandbox's own processes instead.
     Proc(PathBuf),
     /// As it was, but cannot be renamed away.
@@ -155,7 +157,7 @@ impl Survey {
         let private = private_directories(request);
         masks.extend(private.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Private));
         let sockets = sockets::bound(&[request.user.home.join(".ssh")]).map_err(|source| read(Path::new("/proc/net/unix"), source))?;
-        masks.extend(sockets.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Hidden));
+        masks.extend(sockets.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Socket));
         masks.extend(other_procs(&mounts));
         for path in run_later(request).iter().filter(|path| !is_kept(path, &keep)) {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
@@ -209,7 +211,7 @@ impl Survey {
         self.masks.iter().any(|mask| match mask {
             Mask::Private(place) => path.starts_with(place) && !is_kept(path, &self.keep),
             Mask::Home(place) => path.starts_with(place),
-            Mask::Hidden(place) => path == place,
+            Mask::Hidden(place) | Mask::Socket(place) => path == place,
             Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => false,
         })
     }
@@ -225,7 +227,7 @@ impl Survey {
             })
             .collect();
         self.masks.retain(|mask| match mask {
-            Mask::Hidden(path) | Mask::Proc(path) | Mask::Pinned(path) | Mask::ReadOnly(path) => {
+            Mask::Hidden(path) | Mask::Socket(path) | Mask::Proc(path) | Mask::Pinned(path) | Mask::ReadOnly(path) => {
                 !replaced.iter().any(|place| path.starts_with(place))
             }
             Mask::Private(_) | Mask::Home(_) => true,
@@ -243,7 +245,7 @@ impl fmt::Display for Mask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (how, path) = match self {
             Self::Private(path) => ("private", path),
-            Self::Home(path) | Self::Hidden(path) => ("hidden", path),
+            Self::Home(path) | Self::Hidden(path) | Self::Socket(path) => ("hidden", path),
             Self::Proc(path) => ("own proc", path),
             Self::Pinned(path) => ("pinned", path),
             Self::ReadOnly(path) => ("read-only", path),

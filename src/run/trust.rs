@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use super::mask::mount;
 
 mod java;
+mod pkcs12;
 mod subject_hash;
 mod system;
 

@@ -2,6 +2,7 @@
 //!
 //! Each test starts this program again to enter namespaces of its own (a process with threads cannot), see [`stage`].
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test program")]
 
 use std::process::ExitCode;
 

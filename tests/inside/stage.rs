@@ -44,6 +44,8 @@ pub struct Scenario {
     /// The user's home directory; AUTHSOME_HOME is `.authsome` in it.
     pub home: PathBuf,
     pub key_file: Option<PathBuf>,
+    /// Bind mounts (from, to) that are there before the survey.
+    pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Scenario {
@@ -59,12 +61,29 @@ impl Scenario {
             variables: Vec::new(),
             home: "/nonexistent".into(),
             key_file: None,
+            binds: Vec::new(),
         }
     }
 
     /// Runs the script in the sandbox and waits for its end.
     pub fn output(&self) -> Output {
         self.step("enter").output().expect("run this program again")
+    }
+
+    /// As [`output`](Self::output), as a child of a perl program.
+    pub fn output_below(&self, perl: &str) -> Output {
+        let step = self.step("enter");
+        let mut command = Command::new("perl");
+        command
+            .args(["-e", &format!("{perl}; exec @ARGV")])
+            .arg(step.get_program())
+            .args(step.get_args())
+            .current_dir("/")
+            .env_remove("XDG_RUNTIME_DIR");
+        if geteuid().is_root() {
+            command.uid(OTHER_USER).gid(OTHER_USER);
+        }
+        command.output().expect("run perl")
     }
 
     /// What the script printed; panics with all it said if it failed.
@@ -79,7 +98,11 @@ impl Scenario {
     fn step(&self, name: &str) -> Command {
         let mut command = Command::new(env::current_exe().expect("own path"));
         command.args([STEP, name]).arg(serde_json::to_string(self).expect("a scenario is plain data"));
-        command.current_dir("/").envs(self.variables.iter().cloned()).env("HOME", &self.home);
+        command
+            .current_dir("/")
+            .env_clear()
+            .envs(["PATH", "LLVM_PROFILE_FILE"].into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command.envs(self.variables.iter().cloned()).env("HOME", &self.home);
         if name == "enter" && self.rootless && geteuid().is_root() {
             command.uid(OTHER_USER).gid(OTHER_USER);
         }
@@ -136,6 +159,9 @@ fn enter(scenario: &Scenario) -> Done {
 
 fn inside(scenario: &Scenario) -> Done {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    for (from, to) in &scenario.binds {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
     let mut command = Command::new("sh");
     command.args(["-c", &scenario.script]);
     if scenario.masks {

@@ -149,6 +149,13 @@ async fn send(
 
 fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError) -> Refusal {
     let (message, hint) = (error.to_string(), error.hint());
+    if let UpstreamError::RequestBody { .. } = error {
+        exchange.record(|guard| {
+            guard.verdict(Verdict::Failed, error.kind());
+            guard.blame(Blame::Downstream, message.clone());
+        });
+        return Refusal { status: StatusCode::BAD_REQUEST, kind: error.kind(), message, hint };
+    }
     session.context.notices.upstream(&session.destination.target.host, &message, &hint);
     exchange.record(|guard| {
         guard.verdict(Verdict::Failed, error.kind());

@@ -1,9 +1,15 @@
 //! A connection that stops being HTTP (RFC 9110 §7.8, RFC 8441): both sides are joined and relayed as they are.
 
-use std::sync::Arc;
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::Exchange;
 use crate::audit::Blame;
@@ -18,10 +24,50 @@ pub fn join(child: OnUpgrade, server: OnUpgrade, exchange: Arc<Exchange>) {
             Ok(both) => both,
             Err(error) => return exchange.record(|guard| guard.blame(Blame::Internal, format!("upgrade: {error}"))),
         };
-        let (mut child, mut server) = (TokioIo::new(child), TokioIo::new(server));
-        match tokio::io::copy_bidirectional_with_sizes(&mut child, &mut server, BUFFER, BUFFER).await {
-            Ok((sent, received)) => exchange.count(sent, received),
-            Err(error) => exchange.record(|guard| guard.blame(Blame::Downstream, error.to_string())),
-        }
+        let mut child = Metered { io: TokioIo::new(child), exchange: &exchange, side: Blame::Downstream };
+        let mut server = Metered { io: TokioIo::new(server), exchange: &exchange, side: Blame::Upstream };
+        // An error has been recorded where it happened, and dropping both ends resets the other side.
+        drop(tokio::io::copy_bidirectional_with_sizes(&mut child, &mut server, BUFFER, BUFFER).await);
     });
+}
+
+/// One side, counted as it is read and blamed for its errors.
+struct Metered<'a> {
+    io: TokioIo<Upgraded>,
+    exchange: &'a Exchange,
+    side: Blame,
+}
+
+impl Metered<'_> {
+    fn blame<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| self.exchange.record(|guard| guard.blame(self.side, error.to_string())))
+    }
+}
+
+impl AsyncRead for Metered<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
+        let octets = (buffer.filled().len() - before) as u64;
+        match self.side {
+            Blame::Downstream => self.exchange.count(octets, 0),
+            Blame::Upstream | Blame::Internal => self.exchange.count(0, octets),
+        }
+        Poll::Ready(self.blame(result))
+    }
+}
+
+impl AsyncWrite for Metered<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.io).poll_write(context, bytes));
+        Poll::Ready(self.blame(result))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
 }

@@ -281,3 +281,138 @@ fn foreign_abi(action: SeccompAction) -> Vec<sock_filter> {
 const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const AUDIT_ARCH: u32 = 0xc000_00b7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOW: u32 = 0x7fff_0000;
+    const NO_FLAGS: c_int = 0;
+
+    /// A call as the kernel describes it to a filter (struct seccomp_data).
+    fn call(arch: u32, number: c_long, arguments: [u64; 3]) -> Vec<u8> {
+        let mut data = [(number as u32).to_ne_bytes(), arch.to_ne_bytes()].concat();
+        data.extend([0, arguments[0], arguments[1], arguments[2], 0, 0, 0].map(u64::to_ne_bytes).concat());
+        data
+    }
+
+    /// The kernel's answer: the strictest of the programs' (an errno is stricter than a permission).
+    fn answer(options: &Options, data: &[u8]) -> Option<c_int> {
+        let answers = compile(options).unwrap().into_iter().map(|program| run(&program, data));
+        answers.filter(|&answer| answer != ALLOW).map(|answer| (answer & 0xffff) as c_int).next()
+    }
+
+    /// Runs a classic BPF program (Documentation/networking/filter.rst): the instructions the compiler uses.
+    fn run(program: &[sock_filter], data: &[u8]) -> u32 {
+        let (mut accumulator, mut at) = (0u32, 0usize);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let mut jump = |taken: bool| at += usize::from(if taken { step.jt } else { step.jf });
+            match step.code {
+                0x20 => accumulator = u32::from_ne_bytes(data[step.k as usize..][..4].try_into().unwrap()),
+                0x54 => accumulator &= step.k,
+                0x15 => jump(accumulator == step.k),
+                0x25 => jump(accumulator > step.k),
+                0x35 => jump(accumulator >= step.k),
+                0x05 => at += step.k as usize,
+                0x06 => return step.k,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Vec<u8> {
+        call(AUDIT_ARCH, libc::SYS_socket, [domain, kind, protocol].map(|argument| argument as u64))
+    }
+
+    fn plain(number: c_long) -> Vec<u8> {
+        call(AUDIT_ARCH, number, [0; 3])
+    }
+
+    #[test]
+    fn each_rule_refuses_its_calls_and_no_other_rule_does() {
+        let high_bits = call(AUDIT_ARCH, libc::SYS_ioctl, [0, 7 << 32 | libc::TIOCSTI, 0]);
+        let table = [
+            (Rule::Vsock, EAFNOSUPPORT, vec![socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)]),
+            (
+                Rule::Packet,
+                EAFNOSUPPORT,
+                vec![socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0x300), socket(libc::AF_INET, SOCK_PACKET, NO_FLAGS)],
+            ),
+            (
+                Rule::RawSocket,
+                ESOCKTNOSUPPORT,
+                vec![socket(libc::AF_INET, libc::SOCK_RAW, 1), socket(libc::AF_INET6, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 58)],
+            ),
+            (Rule::Ipsec, EAFNOSUPPORT, vec![socket(libc::AF_KEY, libc::SOCK_RAW, 2)]),
+            (Rule::Alg, EAFNOSUPPORT, vec![socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)]),
+            (Rule::Netlink, EAFNOSUPPORT, vec![socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER)]),
+            (
+                Rule::OtherSocket,
+                EAFNOSUPPORT,
+                vec![
+                    socket(libc::AF_BLUETOOTH, libc::SOCK_RAW, 1),
+                    socket(libc::AF_TIPC, libc::SOCK_RDM, 0),
+                    socket(libc::AF_XDP, libc::SOCK_RAW, 0),
+                ],
+            ),
+            (Rule::IoUring, ENOSYS, [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register].map(plain).to_vec()),
+            (Rule::Keyring, ENOSYS, [libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key].map(plain).to_vec()),
+            (Rule::TtyInput, EPERM, vec![high_bits, call(AUDIT_ARCH, libc::SYS_ioctl, [0, libc::TIOCLINUX, 0])]),
+            (Rule::Setns, EPERM, vec![plain(libc::SYS_setns)]),
+            (Rule::FileHandle, ENOSYS, vec![plain(libc::SYS_open_by_handle_at)]),
+            (Rule::Bpf, ENOSYS, vec![plain(libc::SYS_bpf)]),
+            (Rule::Userfaultfd, ENOSYS, vec![plain(libc::SYS_userfaultfd)]),
+            (Rule::Perf, ENOSYS, vec![plain(libc::SYS_perf_event_open)]),
+            (
+                Rule::Modules,
+                ENOSYS,
+                [libc::SYS_init_module, libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_kexec_load, libc::SYS_kexec_file_load]
+                    .map(plain)
+                    .to_vec(),
+            ),
+            (Rule::ForeignAbi, ENOSYS, foreign_calls()),
+        ];
+        assert_eq!(table.len(), Rule::value_variants().len());
+        for (rule, errno, calls) in table {
+            for data in calls {
+                assert_eq!(answer(&Options::default(), &data), Some(errno), "{rule}: {data:?}");
+                assert_eq!(answer(&Options { allow: vec![rule] }, &data), None, "without {rule}: {data:?}");
+            }
+        }
+    }
+
+    fn foreign_calls() -> Vec<Vec<u8>> {
+        const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+        const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
+        let mut calls = vec![call(AUDIT_ARCH_I386, 20, [0; 3]), call(AUDIT_ARCH_ARM, 20, [0; 3])];
+        if cfg!(target_arch = "x86_64") {
+            calls.push(plain(0x4000_0000 + libc::SYS_getpid));
+        }
+        calls
+    }
+
+    #[test]
+    fn ordinary_calls_pass() {
+        let calls = [
+            socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0),
+            socket(libc::AF_INET, libc::SOCK_DGRAM, 1),
+            socket(libc::AF_UNIX, libc::SOCK_RAW, 0),
+            socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+            call(AUDIT_ARCH, libc::SYS_ioctl, [0, libc::TIOCGWINSZ, 0]),
+        ];
+        let numbers = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_unshare, libc::SYS_mount, libc::SYS_ptrace, libc::SYS_process_vm_readv];
+        for data in calls.into_iter().chain(numbers.map(plain)) {
+            assert_eq!(answer(&Options::default(), &data), None, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn listed_with_name_state_and_reason() {
+        let list = Options { allow: vec![Rule::Perf] }.to_string();
+        assert!(list.contains("refused  vsock            vsock has no network namespace"), "{list}");
+        assert!(list.contains("allowed  perf             "), "{list}");
+        assert_eq!(list.lines().count(), Rule::value_variants().len());
+    }
+}

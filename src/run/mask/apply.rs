@@ -5,14 +5,14 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
     fcntl::{OFlag, open},
-    sys::stat::Mode,
+    sys::stat::{Mode, SFlag, mknod},
     unistd::chown,
 };
 
@@ -21,8 +21,10 @@ use super::{Error, Mask, Survey, mount};
 /// The file in the masked home that says so, and whose run it is.
 pub const MARKER: &str = ".authsome-run";
 
-/// Bound over what is hidden. A connect to it is refused, as to a socket nobody listens on.
+/// Bound over secrets.
 const EMPTY: &str = ".empty";
+/// Bound over sockets: a connect is refused, as when the server is not running.
+const DEAD_SOCKET: &str = ".socket";
 
 /// The masked home can be written by us, the rest of the masks is not yet in force.
 #[must_use = "the masks are not in force before `finish`"]
@@ -48,6 +50,7 @@ impl Survey {
         mount::private_tmpfs(&self.home, self.user.uid, self.user.gid)?;
         mount::write(&self.home.join(MARKER), self.run_id.as_bytes())?;
         mount::write(&self.home.join(EMPTY), b"")?;
+        make_dead_socket(&self.home.join(DEAD_SOCKET))?;
         Ok(Covered { survey: self })
     }
 
@@ -103,9 +106,10 @@ impl Covered<'_> {
             Mask::Private(_) => {}
             Mask::Home(place) if place == home => {}
             Mask::Home(place) => mount::bind(home, place)?,
-            // A socket may be gone since the survey: nothing is left to hide, and what is not there cannot be covered.
-            Mask::Hidden(path) if !is_there(path) => {}
+            // It may be gone since the survey: nothing is left to hide, and what is not there cannot be covered.
+            Mask::Hidden(path) | Mask::Socket(path) if !is_there(path) => {}
             Mask::Hidden(path) => mount::bind(&home.join(EMPTY), path)?,
+            Mask::Socket(path) => mount::bind(&home.join(DEAD_SOCKET), path)?,
             Mask::Proc(path) => mount::proc(path)?,
             Mask::Pinned(path) => mount::bind(path, path)?,
             Mask::ReadOnly(path) => keep_as_is(path)?,
@@ -114,10 +118,11 @@ impl Covered<'_> {
     }
 
     fn verify(&self, mask: &Mask) -> Result<(), Error> {
+        let home = self.home();
         let seen = match mask {
             Mask::Home(place) => fs::read(place.join(MARKER)).is_ok_and(|id| id == self.survey.run_id.as_bytes()),
-            Mask::Hidden(path) => fs::symlink_metadata(path)
-                .map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |metadata| metadata.is_file() && metadata.len() == 0),
+            Mask::Hidden(path) => is_gone_or(path, &home.join(EMPTY)),
+            Mask::Socket(path) => is_gone_or(path, &home.join(DEAD_SOCKET)),
             Mask::Private(_) | Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => true,
         };
         if seen { Ok(()) } else { Err(Error::NotMasked(mask.path().to_owned())) }
@@ -127,9 +132,13 @@ impl Covered<'_> {
 impl Mask {
     fn path(&self) -> &Path {
         match self {
-            Self::Private(path) | Self::Home(path) | Self::Hidden(path) | Self::Proc(path) | Self::Pinned(path) | Self::ReadOnly(path) => {
-                path
-            }
+            Self::Private(path)
+            | Self::Home(path)
+            | Self::Hidden(path)
+            | Self::Socket(path)
+            | Self::Proc(path)
+            | Self::Pinned(path)
+            | Self::ReadOnly(path) => path,
         }
     }
 }
@@ -150,6 +159,23 @@ fn open_path(path: &Path) -> Result<OwnedFd, Error> {
 /// A path that leads to exactly the opened file.
 fn descriptor(file: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// A socket that was never bound to a listener, which every user may try.
+fn make_dead_socket(path: &Path) -> Result<(), mount::Error> {
+    let failed = |source| mount::Error::Write { path: path.to_owned(), source };
+    mknod(path, SFlag::S_IFSOCK, Mode::S_IRUSR | Mode::S_IWUSR, 0).map_err(|errno| failed(errno.into()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)
+}
+
+/// Whether `path` is the same file as `cover`, or nothing.
+fn is_gone_or(path: &Path, cover: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (fs::symlink_metadata(path), fs::symlink_metadata(cover)) {
+        (Ok(seen), Ok(cover)) => id(seen) == id(cover),
+        (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
+        (Ok(_), Err(_)) => false,
+    }
 }
 
 fn is_there(path: &Path) -> bool {

@@ -12,6 +12,8 @@ use std::{
 
 use aws_lc_rs::digest;
 
+use super::pkcs12;
+
 /// Debian's and Fedora's shared stores; Java installations have links to them or their own.
 const SHARED: &[&str] = &["/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"];
 const INSTALLATIONS: &str = "/usr/lib/jvm";
@@ -29,9 +31,11 @@ const PHRASE: &[u8] = b"Mighty Aphrodite";
 pub enum Error {
     #[error("read the key store: {0}")]
     Read(#[source] io::Error),
-    #[error("not a JKS key store of version 2")]
+    #[error("neither a JKS key store of version 2 nor a PKCS#12 one")]
     Format,
-    #[error("the certificate or the number of entries is too large for a JKS key store")]
+    #[error("the PKCS#12 key store is encrypted")]
+    Encrypted,
+    #[error("too large for a JKS key store")]
     TooLarge,
 }
 
@@ -43,39 +47,51 @@ pub fn stores(java_home: Option<PathBuf>) -> BTreeSet<PathBuf> {
     candidates.filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file() && !path.starts_with("/proc")).collect()
 }
 
-/// The store with `certificate` (DER) added as a trusted root.
+/// The store with `certificate` (DER) added as a trusted root. It is a JKS, whatever it was before.
 pub fn extend(mut store: Vec<u8>, certificate: &[u8]) -> Result<Vec<u8>, Error> {
+    if !store.starts_with(&MAGIC) {
+        store = from_pkcs12(&store)?;
+    }
     let body = store.len().checked_sub(digest::SHA1_OUTPUT_LEN).filter(|&length| length >= COUNT_AT.end).ok_or(Error::Format)?;
     if !store.starts_with(&[MAGIC, VERSION].concat()) {
         return Err(Error::Format);
     }
     store.truncate(body);
-    let count = store.get_mut(COUNT_AT).and_then(|bytes| bytes.first_chunk_mut::<4>()).ok_or(Error::Format)?;
-    *count = u32::from_be_bytes(*count).checked_add(1).ok_or(Error::TooLarge)?.to_be_bytes();
-    append_entry(&mut store, certificate)?;
+    append_entry(&mut store, "authsome", certificate)?;
     let integrity = integrity(&store);
     store.extend_from_slice(integrity.as_ref());
     Ok(store)
 }
 
-/// A trusted certificate entry: kind, alias, creation time in milliseconds, certificate type, certificate.
-fn append_entry(store: &mut Vec<u8>, certificate: &[u8]) -> Result<(), Error> {
-    let length = u32::try_from(certificate.len()).map_err(|_| Error::TooLarge)?;
+fn from_pkcs12(store: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut converted = [MAGIC, VERSION, [0; 4]].concat();
+    for (index, certificate) in pkcs12::trusted_certificates(store)?.into_iter().enumerate() {
+        append_entry(&mut converted, &format!("root-{index}"), certificate)?;
+    }
+    let integrity = integrity(&converted);
+    converted.extend_from_slice(integrity.as_ref());
+    Ok(converted)
+}
+
+/// A trusted certificate entry: kind, alias, creation time in milliseconds, certificate type, certificate. One more is counted.
+fn append_entry(store: &mut Vec<u8>, alias: &str, certificate: &[u8]) -> Result<(), Error> {
+    let count = store.get_mut(COUNT_AT).and_then(|bytes| bytes.first_chunk_mut::<4>()).ok_or(Error::Format)?;
+    *count = u32::from_be_bytes(*count).checked_add(1).ok_or(Error::TooLarge)?.to_be_bytes();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
     store.extend(TRUSTED_CERTIFICATE);
-    append_text(store, b"authsome");
+    append_text(store, alias)?;
     store.extend(now.to_be_bytes());
-    append_text(store, b"X.509");
-    store.extend(length.to_be_bytes());
+    append_text(store, "X.509")?;
+    store.extend(u32::try_from(certificate.len()).map_err(|_| Error::TooLarge)?.to_be_bytes());
     store.extend(certificate);
     Ok(())
 }
 
 /// Java's modified UTF-8 with a length in front; the same as ASCII for ASCII.
-fn append_text<const N: usize>(store: &mut Vec<u8>, text: &[u8; N]) {
-    const { assert!(N <= u16::MAX as usize) };
-    store.extend((N as u16).to_be_bytes());
-    store.extend(text);
+fn append_text(store: &mut Vec<u8>, text: &str) -> Result<(), Error> {
+    store.extend(u16::try_from(text.len()).map_err(|_| Error::TooLarge)?.to_be_bytes());
+    store.extend(text.as_bytes());
+    Ok(())
 }
 
 fn integrity(body: &[u8]) -> digest::Digest {
@@ -84,4 +100,25 @@ fn integrity(body: &[u8]) -> digest::Digest {
     hash.update(PHRASE);
     hash.update(body);
     hash.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn other_formats_are_refused() {
+        for store in [&b""[..], &MAGIC, &[MAGIC, [0, 0, 0, 1]].concat(), b"-----BEGIN CERTIFICATE-----"] {
+            assert!(matches!(extend(store.to_vec(), b"der"), Err(Error::Format)), "{store:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_store_is_read(store: Vec<u8>) {
+            let _ = extend([MAGIC.to_vec(), store.clone()].concat(), b"der");
+            let _ = extend(store, b"der");
+        }
+    }
 }

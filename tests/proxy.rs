@@ -1,0 +1,563 @@
+//! The data plane in process: real TLS on both sides, real HTTP, raw bytes.
+
+#[path = "support/proxy.rs"]
+mod support;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use support::{Ca, KEY, NAME, Origin, Proxy, Setup, channel, empty, tcp_server, text, tls_server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const H1: &[&str] = &["http/1.1"];
+const H2: &[&str] = &["h2"];
+const BOTH: &[&str] = &["h2", "http/1.1"];
+const NONE: &[&str] = &[];
+
+fn get(path: &str) -> Request<authsome::upstream::Body> {
+    Request::get(path).header("authorization", "Bearer authsome-proxy-managed").body(empty()).unwrap()
+}
+
+#[tokio::test]
+async fn the_key_is_injected_whatever_each_side_speaks() {
+    let ca = Ca::new();
+    for (child, server, sees) in [
+        (NONE, BOTH, Version::HTTP_11),
+        (H1, BOTH, Version::HTTP_11),
+        (H2, BOTH, Version::HTTP_2),
+        (BOTH, BOTH, Version::HTTP_2),
+        (BOTH, H1, Version::HTTP_11),
+        (H2, H1, Version::HTTP_11),
+        (BOTH, NONE, Version::HTTP_11),
+    ] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let mut client = proxy.client(child).await;
+        for _ in 0..2 {
+            let response = client.send(origin.addr.port(), get("/v1/models?a=b")).await.unwrap();
+            assert_eq!((response.status(), &response.headers()["x-origin"]), (StatusCode::OK, &"yes".parse().unwrap()));
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+        }
+        for seen in origin.seen() {
+            assert_eq!(seen.headers["authorization"], format!("Bearer {KEY}"), "{child:?} {server:?}");
+            assert_eq!(seen.version, sees, "{child:?} {server:?}");
+            assert!(seen.uri.ends_with("/v1/models?a=b"));
+        }
+        let records = proxy.records(2).await;
+        assert_eq!(records.len(), 2);
+        for record in records {
+            assert_eq!((&record["decision"], &record["status"], &record["provider"]), (&"injected".into(), &200.into(), &"acme".into()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_no_provider_claims_goes_on_unchanged_and_a_placeholder_in_it_is_told() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let api_url = format!("https://{NAME}:{}/v1", origin.addr.port());
+    let proxy = Proxy::with(origin.addr, &ca, Setup { api_url, ..Setup::default() }).await;
+    let mut client = proxy.client(H1).await;
+    client.send(origin.addr.port(), get("/other")).await.unwrap();
+    client.send(origin.addr.port(), get("/other")).await.unwrap();
+    assert_eq!(origin.seen()[0].headers["authorization"], "Bearer authsome-proxy-managed");
+    assert_eq!(
+        proxy.said(),
+        [
+            format!("{NAME}: no connected provider claims this path; forwarded unchanged"),
+            format!("placeholder sent to {NAME}: no connected provider claims it")
+        ]
+    );
+    assert_eq!(proxy.records(2).await[0]["decision"], "forwarded");
+}
+
+#[tokio::test]
+async fn a_host_no_provider_claims_keeps_its_own_tls() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, "www.acme.test", BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let mut stream = proxy.tls_trusting(&ca.der, "www.acme.test", H1).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: anything\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    drop(stream);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["protocol"], &record["decision"], &record["host"]), (&"tls".into(), &"forwarded".into(), &"www.acme.test".into()));
+    assert!(proxy.said().contains(&"www.acme.test: no connected provider; forwarded unchanged".to_owned()));
+}
+
+#[tokio::test]
+async fn two_providers_on_one_host_are_never_injected() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let api_url = format!("https://{NAME}:{}", origin.addr.port());
+    let proxy = Proxy::with(origin.addr, &ca, Setup { api_url, rivals: 1, ..Setup::default() }).await;
+    for _ in 0..2 {
+        proxy.tls_trusting(&ca.der, NAME, H1).await.unwrap();
+    }
+    let said = proxy.said();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with(&format!("ambiguous host match: {NAME} claimed by acme and rival-0; not injected")), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_client_with_its_own_roots_is_told_of_once() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    for _ in 0..2 {
+        proxy.tls_trusting(&ca.der, NAME, H1).await.unwrap_err();
+    }
+    let records = proxy.records(2).await;
+    assert_eq!(records[1]["blame"], "downstream");
+    let said = proxy.said();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with(&format!("{NAME}: the client rejected authsome's certificate (pinned or own trust store)")), "{said:?}");
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_request_never_leaves() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let port = origin.addr.port();
+    let own = format!("{NAME}:{port}");
+    let shapes = [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: {own}\r\nHost: {own}\r\n\r\n"), 400),
+        (format!("GET / HTTP/1.1\r\nHost: {own}\r\nHost: evil.test\r\n\r\n"), 400),
+        (format!("GET / HTTP/1.1\r\nHost: user@{own}\r\n\r\n"), 400),
+        ("GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n".to_owned(), 421),
+        (format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n"), 421),
+        (format!("GET / HTTP/1.1\r\nHost: {NAME}:1\r\n\r\n"), 421),
+        ("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(), 421),
+        (format!("GET https://evil.test/ HTTP/1.1\r\nHost: {own}\r\n\r\n"), 421),
+        (format!("GET https://{own}/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"), 421),
+        (format!("GET https://user@{own}/ HTTP/1.1\r\nHost: {own}\r\n\r\n"), 400),
+        (format!("GET http://{own}/ HTTP/1.1\r\nHost: {own}\r\n\r\n"), 400),
+        (format!("CONNECT {own} HTTP/1.1\r\nHost: {own}\r\n\r\n"), 400),
+        (format!("CONNECT evil.test:443 HTTP/1.1\r\nHost: {own}\r\n\r\n"), 400),
+    ];
+    for (request, status) in &shapes {
+        let answer = proxy.raw(request.as_bytes(), "\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
+        assert!(answer.contains("x-authsome-error: authority-mismatch\r\n"), "{request:?}: {answer}");
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    let records = proxy.records(shapes.len()).await;
+    assert!(records.iter().all(|record| record["decision"] == "refused"), "{records:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_refused_or_forwarded_as_one_request() {
+    let ca = Ca::new();
+    let own = |port: u16| format!("Host: {NAME}:{port}\r\n");
+    let smuggled = "GET /smuggled HTTP/1.1\r\n";
+    for (name, head, body) in [
+        ("length and chunked", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ("chunked and length", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n"),
+        ("two lengths", "Content-Length: 4\r\nContent-Length: 5\r\n", "abcd"),
+        ("length list", "Content-Length: 4, 5\r\n", "abcd"),
+        ("signed length", "Content-Length: +4\r\n", "abcd"),
+        ("unknown coding", "Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+        ("chunked is not last", "Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+        ("space before the colon", "Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+        ("obs-fold", "X-A: b\r\n Transfer-Encoding: chunked\r\n", ""),
+        ("folded host", "X-A: b\r\n\tHost: evil.test\r\n", ""),
+        ("NUL", "X-A: b\0c\r\n", ""),
+        ("bare CR", "X-A: b\rX-B: c\r\n", ""),
+        ("bare LF", "X-A: b\nX-B: c\r\n", ""),
+        ("chunk extension", "Transfer-Encoding: chunked\r\n", "3;a=\"b\"\r\nabc\r\n0\r\n\r\n"),
+        ("bad chunk size", "Transfer-Encoding: chunked\r\n", "0x3\r\nabc\r\n0\r\n\r\n"),
+    ] {
+        let origin = Origin::start(&ca, NAME, H1).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let request = format!("POST /first HTTP/1.1\r\n{}{head}\r\n{body}", own(origin.addr.port()));
+        let answer = proxy.raw(request.as_bytes(), "\r\n\r\n").await;
+        let seen = origin.seen();
+        let whole = seen.iter().all(|seen| seen.uri == "/first") && seen.len() <= 1;
+        let framed = seen.iter().all(|seen| {
+            let length = seen.headers.get_all("content-length").iter().count();
+            let coding = seen.headers.get_all("transfer-encoding").iter().count();
+            length + coding <= 1 && seen.headers["host"] == format!("{NAME}:{}", origin.addr.port())
+        });
+        assert!(whole && framed, "{name}: {seen:?}");
+        assert!(!seen.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{name}: {answer:?} {seen:?}");
+        // Whatever followed as a second request is one only if the first ended before it.
+        let request =
+            format!("POST /first HTTP/1.1\r\n{}{head}\r\n{body}{smuggled}{}\r\n", own(origin.addr.port()), own(origin.addr.port()));
+        proxy.raw(request.as_bytes(), "\r\n\r\n").await;
+        for seen in origin.seen() {
+            assert!(["/first", "/smuggled"].contains(&seen.uri.as_str()), "{name}: {seen:?}");
+            assert_eq!(seen.headers["authorization"], format!("Bearer {KEY}"), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_h2_request_for_another_authority_is_misdirected() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let stream = proxy.tls(NAME, H2).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let port = origin.addr.port();
+    for (authority, host, status) in [
+        ("evil.test".to_owned(), None, 421),
+        (NAME.to_owned(), None, 421),
+        (format!("{NAME}:{port}"), Some("evil.test"), 421),
+        (format!("user@{NAME}:{port}"), None, 400),
+        (format!("{NAME}:{port}"), Some(NAME), 421),
+    ] {
+        let mut request = Request::get(format!("https://{authority}/")).version(Version::HTTP_2);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        match sender.send_request(request.body(empty()).unwrap()).await {
+            Ok(response) => {
+                assert_eq!(response.status(), status, "{authority} {host:?}");
+                assert_eq!(response.headers()["x-authsome-error"], "authority-mismatch");
+            }
+            // hyper and h2 refuse userinfo in `:authority` themselves (RFC 9113 §8.3.1).
+            Err(error) => assert!(authority.contains('@'), "{authority}: {error}"),
+        }
+    }
+    assert!(origin.seen().is_empty());
+    let good = Request::get(format!("https://{NAME}:{port}/")).body(empty()).unwrap();
+    assert_eq!(sender.send_request(good).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_neither_pass_nor_take_the_key_with_them() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, H1).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nConnection: authorization, x-private, close\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers, gzip\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nAuthorization: Bearer mine\r\nAuthorization: Bearer mine too\r\nX-Forwarded-Host: evil.test\r\n\r\n",
+        origin.addr.port()
+    );
+    proxy.raw(request.as_bytes(), "\r\n\r\n").await;
+    let headers = &origin.seen()[0].headers;
+    assert_eq!(headers.get_all("authorization").iter().collect::<Vec<_>>(), [&format!("Bearer {KEY}")]);
+    for name in ["x-private", "keep-alive", "upgrade", "http2-settings", "connection"] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+    assert_eq!(headers["te"], "trailers");
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_stream_both_ways() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H1, BOTH), (H2, H1), (H2, BOTH)] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let mut client = proxy.client(child).await;
+        let (sender, body) = channel();
+        // Each chunk is sent only once the one before has come back, so nothing waits for the whole.
+        sender.send(Frame::data(Bytes::from_static(b"chunk"))).unwrap();
+        let request = Request::post("/echo").header("te", "trailers").header("trailer", "x-check").body(body).unwrap();
+        let mut response = client.send(origin.addr.port(), request).await.unwrap().into_body();
+        for _ in 0..3 {
+            let frame = response.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "chunk");
+            sender.send(Frame::data(Bytes::from_static(b"chunk"))).unwrap();
+        }
+        let trailers = HeaderMap::from_iter([("x-check".parse().unwrap(), "done".parse().unwrap())]);
+        sender.send(Frame::trailers(trailers.clone())).unwrap();
+        drop(sender);
+        assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "chunk");
+        assert_eq!(response.frame().await.unwrap().unwrap().into_trailers().unwrap(), trailers, "{child:?} {server:?}");
+        assert!(response.frame().await.is_none());
+        let record = &proxy.records(1).await[0];
+        assert_eq!((&record["sent"], &record["received"]), (&20.into(), &20.into()));
+    }
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H2, BOTH)] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let mut response = proxy.client(child).await.send(origin.addr.port(), get("/events")).await.unwrap().into_body();
+        for i in 0..5 {
+            let event = format!("data: {i}\n\n");
+            origin.events.send(event.clone().into()).unwrap();
+            assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), event);
+        }
+    }
+}
+
+#[tokio::test]
+async fn responses_without_a_body_keep_their_meaning() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H1, BOTH), (H2, H1), (H2, BOTH)] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let mut client = proxy.client(child).await;
+        let port = origin.addr.port();
+        let head = client.send(port, Request::head("/head").body(empty()).unwrap()).await.unwrap();
+        assert_eq!(head.headers()["content-length"], "1234", "{child:?} {server:?}");
+        for (path, status) in [("/204", 204), ("/304", 304), ("/early", 403)] {
+            let response = client.send(port, Request::post(path).body(text("body")).unwrap()).await.unwrap();
+            assert_eq!(response.status(), status);
+            response.into_body().collect().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_may_come_before_the_request_ends() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H2, BOTH)] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let (sender, body) = channel();
+        sender.send(Frame::data(Bytes::from_static(b"start"))).unwrap();
+        let response = proxy.client(child).await.send(origin.addr.port(), Request::post("/early").body(body).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 403);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no need to read on");
+        drop(sender);
+    }
+}
+
+#[tokio::test]
+async fn an_interim_answer_lets_the_child_send_its_body() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, H1).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let mut stream = proxy.tls(NAME, NONE).await.unwrap();
+    let head = format!("POST /echo HTTP/1.1\r\nHost: {NAME}:{}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", origin.addr.port());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = String::new();
+    while !answer.contains("hello") {
+        let mut chunk = [0; 1024];
+        let n = stream.read(&mut chunk).await.unwrap();
+        assert_ne!(n, 0, "{answer}");
+        answer.push_str(&String::from_utf8_lossy(&chunk[..n]));
+    }
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_cut_off_is_not_a_whole_one() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H1, BOTH), (H2, H1), (H2, BOTH)] {
+        let origin = Origin::start(&ca, NAME, server).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        let response = proxy.client(child).await.send(origin.addr.port(), get("/abort")).await.unwrap();
+        let mut body = response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "partial");
+        origin.events.send(Bytes::new()).unwrap();
+        assert!(body.frame().await.unwrap().is_err(), "{child:?} {server:?}");
+        assert_eq!(proxy.records(1).await[0]["blame"], "upstream");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_joins_both_sides() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let request = Request::get("/upgrade").header("connection", "upgrade").header("upgrade", "shout").body(empty()).unwrap();
+    let response = proxy.client(H1).await.send(origin.addr.port(), request).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["upgrade"]), (101, &"shout".parse().unwrap()));
+    shout(response).await;
+    assert_eq!(origin.seen()[0].headers["authorization"], format!("Bearer {KEY}"));
+
+    let mut request = Request::connect("/upgrade").body(empty()).unwrap();
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("shout"));
+    let response = proxy.client(H2).await.send(origin.addr.port(), request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    shout(response).await;
+    assert_eq!(origin.seen()[1].headers["authorization"], format!("Bearer {KEY}"));
+    let records = proxy.records(2).await;
+    assert!(records.iter().all(|record| record["sent"] == 10 && record["received"] == 10), "{records:?}");
+}
+
+async fn shout(response: http::Response<hyper::body::Incoming>) {
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    for _ in 0..2 {
+        io.write_all(b"hello").await.unwrap();
+        let mut echo = [0; 5];
+        io.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"HELLO");
+    }
+    io.shutdown().await.unwrap();
+    assert_eq!(io.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_verified_gets_nothing() {
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    for (signer, name) in [(&stranger, NAME), (&ca, "www.acme.test")] {
+        let origin = Origin::start(signer, name, BOTH).await;
+        let proxy = Proxy::before(origin.addr, &ca).await;
+        for child in [H1, H2] {
+            let mut client = proxy.client(child).await;
+            for _ in 0..2 {
+                let response = client.send(origin.addr.port(), get("/")).await.unwrap();
+                assert_eq!(
+                    (response.status().as_u16(), &response.headers()["x-authsome-error"]),
+                    (502, &"upstream-certificate".parse().unwrap())
+                );
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert!(document["error"].as_str().unwrap().starts_with("authsome: "), "{document}");
+                assert!(document["hint"].as_str().unwrap().contains("--upstream-ca"), "{document}");
+            }
+        }
+        assert!(origin.seen().is_empty());
+        assert_eq!(proxy.said().len(), 1, "{:?}", proxy.said());
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_had_is_explained() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let api_url = format!("https://{NAME}:{}", origin.addr.port());
+    let proxy = Proxy::with(origin.addr, &ca, Setup { api_url, available: false, ..Setup::default() }).await;
+    let response = proxy.client(BOTH).await.send(origin.addr.port(), get("/")).await.unwrap();
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["x-authsome-error"], "credential-unavailable");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "{\"error\":\"authsome: acme: the token could not be refreshed\",\"hint\":\"authsome login acme\"}\n");
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn bad_input_hurts_only_its_own_connection() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let long_hello = [&b"\x16\x03\x01\x40\x00\x01\x00\xff\xff"[..], &[0; 16_380]].concat();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: api.acme.test\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half",
+        b"\x16\x03\x01\xff\xff",
+        b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00",
+        &[0x16, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff],
+        &long_hello,
+        &[0xff; 70_000],
+        b"",
+    ] {
+        let mut stream = proxy.tcp().await;
+        // The proxy may have hung up already.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        let response = proxy.client(H1).await.send(origin.addr.port(), get("/")).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard() {
+    let server = tcp_server(|mut stream| async move {
+        stream.write_all(b"220 mail.acme.test\r\n").await.unwrap();
+        let mut line = [0; 6];
+        stream.read_exact(&mut line).await.unwrap();
+        stream.write_all(&line).await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(server, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    let mut greeting = [0; 20];
+    stream.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"220 mail.acme.test\r\n");
+    stream.write_all(b"QUIT\r\n").await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "QUIT\r\n");
+    drop(stream);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["protocol"], &record["sent"], &record["received"]), (&"tcp".into(), &6.into(), &26.into()));
+}
+
+#[tokio::test]
+async fn a_relay_carries_all_bytes_and_the_end_of_each_direction() {
+    const LENGTH: usize = 4 << 20;
+    let pattern = |seed: usize| (0..LENGTH).map(|i| (i * 31 + i / 251 + seed) as u8).collect::<Vec<_>>();
+    // Reads to the end before it answers, so only a half-close passed on lets it.
+    let server = tcp_server(move |mut stream| async move {
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).await.unwrap();
+        assert!(got == pattern(1));
+        stream.write_all(&pattern(2)).await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(server, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    stream.write_all(&pattern(1)).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert!(got == pattern(2));
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["sent"], &record["received"]), (&LENGTH.into(), &LENGTH.into()));
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_in_both_directions() {
+    let server = tcp_server(|mut stream| async move {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        if byte == *b"r" {
+            stream.set_zero_linger().unwrap();
+        } else {
+            let error = stream.read(&mut byte).await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    })
+    .await;
+    let proxy = Proxy::before(server, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    stream.write_all(b"r").await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(proxy.records(1).await[0]["blame"], "upstream");
+
+    let mut stream = proxy.tcp().await;
+    stream.write_all(b"x").await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    assert_eq!(proxy.records(2).await[1]["blame"], "downstream");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_a_reset() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = Proxy::before(closed, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["decision"], &record["blame"]), (&"failed".into(), &"upstream".into()));
+}
+
+#[tokio::test]
+async fn tls_that_is_not_http_or_names_no_host_is_left_alone() {
+    let ca = Ca::new();
+    let origin = tls_server(ca.acceptor(NAME, &["xmpp-client"]), |mut stream| async move {
+        stream.write_all(b"hello").await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(origin, &ca).await;
+    let mut stream = proxy.tls_trusting(&ca.der, NAME, &["xmpp-client"]).await.unwrap();
+    let mut greeting = String::new();
+    stream.read_to_string(&mut greeting).await.unwrap();
+    assert_eq!(greeting, "hello");
+    drop(stream);
+    assert_eq!(proxy.records(1).await[0]["decision"], "forwarded");
+}
