@@ -1,5 +1,5 @@
 //! The command line, as clap reads it.
-use super::{completions, connections, doctor, export, inspect, list, log, login, logout, provider, run};
+use super::{completions, connections, demo, doctor, export, inspect, list, log, login, logout, provider, run};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -51,6 +51,7 @@ pub enum Command {
     Connections(connections::Connections),
     Log(log::Log),
     Doctor(doctor::Doctor),
+    Demo(demo::Demo),
     Completions(completions::Completions),
     Man(completions::Man),
     Whoami(connections::Whoami),

@@ -1,5 +1,5 @@
 //! `authsome completions` and `authsome man`
-use super::{args::Cli, context::Context, report::Failure};
+use super::{args::Cli, output::Output, report::Failure};
 use clap::CommandFactory;
 use serde_json::json;
 
@@ -19,26 +19,26 @@ pub struct Completions {
 pub struct Man {}
 
 impl Completions {
-    pub fn run(self, context: &Context) -> Result<u8, Failure> {
+    pub fn run(self, out: Output) -> Result<u8, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "authsome", &mut script);
         let script = String::from_utf8_lossy(&script);
-        if context.out.json {
-            context.out.document(&json!({"shell": self.shell.to_string(), "script": script}))?;
+        if out.json {
+            out.document(&json!({"shell": self.shell.to_string(), "script": script}))?;
         } else {
-            context.out.data(&script)?;
+            out.data(&script)?;
         }
         Ok(0)
     }
 }
 
 impl Man {
-    pub fn run(self, context: &Context) -> Result<u8, Failure> {
+    pub fn run(self, out: Output) -> Result<u8, Failure> {
         let page = page()?;
-        if context.out.json {
-            context.out.document(&json!({"page": page}))?;
+        if out.json {
+            out.document(&json!({"page": page}))?;
         } else {
-            context.out.data(&page)?;
+            out.data(&page)?;
         }
         Ok(0)
     }

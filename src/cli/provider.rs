@@ -1,7 +1,7 @@
 //! `authsome provider …`, `register` and `remove`
 use super::{
     conflicts,
-    context::{self, Context},
+    context::Context,
     inspect::Inspect,
     list::List,
     logout::Revoke,

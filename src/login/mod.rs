@@ -23,7 +23,7 @@ pub enum LoginError {
     ControlCharacter(String),
     #[error("{0} is a placeholder that authsome itself hands out, not a key")]
     Placeholder(String),
-    #[error("{label} does not have the form of a {provider} key: {pattern}")]
+    #[error("{label} of {provider} does not have the form {pattern}")]
     Pattern { label: String, provider: String, pattern: String },
     #[error("{provider} takes several values: give a JSON object with {}", fields.join(", "))]
     NotAnObject { provider: String, fields: Vec<String> },

@@ -51,6 +51,14 @@ impl KeySource {
         }
     }
 
+    /// A file outside the vault that must be kept from a run's program as the vault is.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The key, or `None` where it is still to be made.
     pub(super) fn read(&self, vault: &Path) -> Result<Option<x25519::Identity>, VaultError> {
         match self {

@@ -89,6 +89,11 @@ impl Vault {
         Record::from_json(&json, provider, connection, &path).map(Some)
     }
 
+    /// The address of the user's own installation, if the connection has one.
+    pub fn base_url(&self, provider: &ProviderName, connection: &ConnectionName) -> Result<Option<String>, VaultError> {
+        Ok(self.load(provider, connection)?.and_then(|record| record.base_url))
+    }
+
     /// Seals a record in its place. With `replace` false an existing one is an error. The first connection of a provider becomes its default.
     pub fn store(&self, record: &Record, replace: bool) -> Result<(), VaultError> {
         let _lock = self.lock()?;

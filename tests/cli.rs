@@ -1,0 +1,436 @@
+//! The command as its users meet it: the real binary, a home of its own, the whole output compared.
+
+#[path = "support/cli.rs"]
+mod support;
+
+use nix::unistd::{Uid, geteuid};
+use serde_json::json;
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    process::{Command, Stdio},
+};
+use support::Home;
+
+#[test]
+fn a_key_is_stored_listed_exported_and_removed() {
+    let home = Home::new();
+    home.run(&["list"]).is(0, "", "No provider is connected. `authsome list --all` shows what there is, `authsome login PROVIDER` connects one.\n");
+    home.feed("ak-1\n", &["login", "acme", "--stdin"]).is(0, "", "Connected Acme as acme/default.\n");
+    home.feed("ak-2", &["login", "acme", "--stdin", "--connection", "work", "-q"]).is(0, "", "");
+    home.run(&["list"]).is(
+        0,
+        "PROVIDER  CONNECTION         TYPE     STATUS     EXPIRES\n\
+         acme      default (default)  api_key  connected\n\
+         acme      work               api_key  connected\n",
+        "",
+    );
+    home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-1'\n", "");
+    home.run(&["export", "acme", "--connection", "work", "--format", "dotenv"]).is(0, "ACME_API_KEY=ak-2\n", "");
+    home.run(&["set-default", "acme", "work"]).is(0, "", "acme now uses work by default.\n");
+    home.run(&["export", "acme", "--format", "json"]).is(0, "{\n  \"ACME_API_KEY\": \"ak-2\"\n}\n", "");
+    home.run(&["logout", "acme"]).is(0, "", "Removed acme/work.\n");
+    home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-1'\n", "");
+    home.run(&["revoke", "acme"]).is(0, "", "Removed 1 connection(s) of acme.\n");
+    home.run(&["logout", "acme"]).is(3, "", "error: acme is not connected\nhint: authsome login acme\n");
+}
+
+#[test]
+fn json_is_one_document_of_the_promised_shape() {
+    let home = Home::new();
+    let login = home.feed("ak-1\n", &["--json", "login", "acme", "--stdin"]);
+    assert_eq!(login.json(), json!({"status": "success", "provider": "acme", "connection": "default", "record_status": "connected"}));
+    let connection = json!({
+        "connection_name": "default", "is_default": true, "auth_type": "api_key", "status": "connected", "scopes": [], "expires_at": null
+    });
+    let acme = json!({
+        "name": "acme", "display_name": "Acme", "auth_type": "api_key", "source": "custom", "connections": [connection]
+    });
+    assert_eq!(home.run(&["list", "--json"]).json(), json!({"bundled": [], "custom": [acme]}));
+    let all = home.run(&["list", "--all", "--json"]).json();
+    assert_eq!(all["custom"].as_array().unwrap().len(), 3);
+    assert!(all["bundled"].as_array().unwrap().iter().any(|provider| provider["name"] == "openai" && provider["connections"] == json!([])));
+    assert_eq!(home.run(&["provider", "list", "--json"]).json(), all);
+    assert_eq!(home.run(&["logout", "acme", "--json"]).json(), json!({"status": "logged_out", "provider": "acme", "connection": "default"}));
+}
+
+#[test]
+fn failures_have_their_codes_and_say_what_to_do() {
+    let home = Home::new();
+    home.feed("ak-1\n", &["login", "acme", "--stdin"]).is(0, "", "Connected Acme as acme/default.\n");
+    for (arguments, code, kind) in [
+        (&["frobnicate"][..], 2, "UsageError"),
+        (&["login"], 2, "UsageError"),
+        (&["login", "wide"], 2, "AuthenticationFailedError"),
+        (&["login", "acme", "--force", "--flow", "device_code"], 2, "AuthenticationFailedError"),
+        (&["login", "acme", "--force", "--scopes", "read"], 2, "UsageError"),
+        (&["login", "acme", "--force", "--stdin"], 2, "InputCancelledError"),
+        (&["login", "acme", "--force", "--from-env", "NOT_SET"], 2, "InputCancelledError"),
+        (&["export", "duo"], 3, "ConnectionNotFoundError"),
+        (&["export", "acme", "--connection", "none"], 3, "ConnectionNotFoundError"),
+        (&["set-default", "acme", "none"], 3, "ConnectionNotFoundError"),
+        (&["connections", "inspect", "duo"], 3, "ConnectionNotFoundError"),
+        (&["login", "acmee"], 4, "ProviderNotFoundError"),
+        (&["inspect", "../acme"], 4, "ProviderNotFoundError"),
+        (&["provider", "remove", "openai"], 4, "OperationNotAllowedError"),
+        (&["login", "acme", "--stdin"], 6, "ConnectionAlreadyExistsError"),
+        (&["run", "--", "true"], 2, "UsageError"),
+    ] {
+        let mut with_json = vec!["--json"];
+        with_json.extend(arguments);
+        let told = home.run(&with_json);
+        let document = told.json();
+        assert_eq!((told.code, document["error"].as_str(), told.stderr.as_str()), (Some(code), Some(kind), ""), "{arguments:?}: {document}");
+        let said = |key: &str| document[key].as_str().is_some_and(|text| !text.is_empty());
+        assert!(said("message") && said("hint"), "{document}");
+        let told = home.run(arguments);
+        assert_eq!((told.code, told.stdout.as_str()), (Some(code), ""), "{arguments:?}");
+    }
+    home.run(&["export", "acmee"]).is(4, "", "error: no provider `acmee`\nhint: did you mean `acme`? `authsome list --all` shows every provider\n");
+}
+
+#[test]
+fn what_is_no_key_is_refused_and_not_repeated() {
+    let home = Home::new().with("ACME_SECRET", "ak-9").with("EMPTY", "");
+    let hint = "hint: check that the whole key was copied and nothing else; nothing was stored\n";
+    home.feed("hunter2\n", &["login", "acme", "--stdin"]).is(2, "", &format!("error: API key of Acme does not have the form ^ak-[a-z0-9']+$\n{hint}"));
+    home.feed("ak-1\nak-2\n", &["login", "acme", "--stdin"])
+        .is(2, "", &format!("error: API key holds a line break or another control character\n{hint}"));
+    home.feed("authsome-proxy-managed\n", &["login", "acme", "--stdin"]).is(
+        2,
+        "",
+        "error: API key is a placeholder that authsome itself hands out, not a key\nhint: the real key is shown where the service makes keys\n",
+    );
+    home.run(&["login", "acme", "--from-env", "EMPTY"]).is(2, "", &format!("error: API key is empty\n{hint}"));
+    home.run(&["list", "-q"]).is(0, "", "");
+    home.run(&["login", "acme", "--from-env", "ACME_SECRET"]).is(0, "", "Connected Acme as acme/default.\n");
+}
+
+#[test]
+fn the_providers_own_variable_is_used_and_said() {
+    let home = Home::new().with("ACME_KEY", "ak-7");
+    home.run(&["login", "acme"]).is(0, "", "Taking the key from the variable ACME_KEY.\nConnected Acme as acme/default.\n");
+    home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-7'\n", "");
+}
+
+#[test]
+fn several_fields_come_as_an_object_and_only_secrets_are_redacted() {
+    let home = Home::new();
+    home.feed("{\"api_key\": \"t1\"}", &["login", "duo", "--stdin"]).is(
+        2,
+        "",
+        "error: duo takes several values: give a JSON object with api_key, sid\nhint: {\"api_key\": \"…\", \"sid\": \"…\"}\n",
+    );
+    home.feed("{\"api_key\": \"t1\", \"sid\": \"AC1\"}", &["login", "duo", "--stdin"]).is(0, "", "Connected Duo as duo/default.\n");
+    let told = home.run(&["inspect", "duo"]);
+    let connection = &told.json()["connections"][0];
+    assert_eq!((&connection["api_key"], &connection["sid"]), (&json!("***REDACTED***"), &json!("AC1")));
+    assert!(!told.stdout.contains("t1"));
+    home.run(&["get", "duo", "--field", "sid"]).is(0, "{\n  \"sid\": \"AC1\"\n}\n", "");
+    home.run(&["export", "duo"]).is(0, "export DUO_TOKEN='t1'\nexport DUO_SID='AC1'\n", "");
+}
+
+#[test]
+fn inspect_shows_the_definition_and_where_it_came_from() {
+    let home = Home::new();
+    let acme = home.run(&["inspect", "acme"]);
+    assert_eq!(acme.stdout.lines().filter(|line| line.contains("api_url")).count(), 1);
+    assert_eq!(acme.json()["api_url"], "https://api.acme.test");
+    assert_eq!(acme.json()["source"], "HOME/providers/acme.json");
+    assert_eq!(home.run(&["provider", "inspect", "openai"]).json()["source"], "bundled");
+}
+
+#[test]
+fn a_shell_can_evaluate_what_is_exported() {
+    let home = Home::new();
+    home.feed("ak-it's", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let script = format!("eval \"$({} export acme)\" && printf %s \"$ACME_API_KEY\"", env!("CARGO_BIN_EXE_authsome"));
+    home.told(home.clean(Command::new("sh"), &["-c", &script]).output().unwrap()).is(0, "ak-it's", "");
+}
+
+#[test]
+fn everything_stored_is_private() {
+    let home = Home::new();
+    fs::remove_dir_all(home.path("")).unwrap();
+    home.feed("sk-1234567890abcdefghijklmnopqrstuvwxyzABCDEFGH", &["login", "openai", "--stdin", "-q"]).is(0, "", "");
+    let mode = |name: &str| fs::symlink_metadata(home.path(name)).unwrap().mode() & 0o7777;
+    for (name, want) in [
+        ("", 0o700),
+        ("vault", 0o700),
+        ("vault/openai", 0o700),
+        ("vault/.lock", 0o600),
+        ("vault/identity.txt", 0o600),
+        ("vault/openai/default.age", 0o600),
+    ] {
+        assert_eq!(mode(name), want, "{name}");
+    }
+}
+
+#[test]
+fn any_age_tool_opens_a_stored_credential() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let (key, file) = (home.path("vault/identity.txt"), home.path("vault/acme/default.age"));
+    let output = Command::new("age").arg("-d").arg("-i").args([&key, &file]).output().expect("age(1), package age");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["credential"], json!({"api_key": {"fields": {"api_key": "ak-1"}}}));
+}
+
+#[test]
+fn the_key_can_live_elsewhere() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let elsewhere = home.path("../key.txt");
+    fs::rename(home.path("vault/identity.txt"), &elsewhere).unwrap();
+    home.run(&["export", "acme"]).is(
+        5,
+        "",
+        "error: the vault key HOME/vault/identity.txt is missing, but 1 sealed credential(s) need it\n\
+         hint: bring HOME/vault/identity.txt back from a backup; without it, remove each credential (authsome logout) and log in again\n",
+    );
+    let exported = |home: &Home| home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-1'\n", "");
+    let text = fs::read_to_string(&elsewhere).unwrap();
+    let home = home.with("AUTHSOME_MASTER_KEY_FILE", elsewhere.to_str().unwrap());
+    exported(&home);
+    fs::remove_file(&elsewhere).unwrap();
+    exported(&home.with("AUTHSOME_MASTER_KEY", text.lines().last().unwrap()));
+}
+
+#[test]
+fn a_secret_with_a_second_name_is_refused() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    fs::hard_link(home.path("vault/identity.txt"), home.path("second")).unwrap();
+    home.run(&["export", "acme"]).is(
+        5,
+        "",
+        "error: HOME/vault/identity.txt has 2 hard links; a secret file must have one name only\n\
+         hint: find the other names and remove them: find / -xdev -samefile HOME/vault/identity.txt\n",
+    );
+}
+
+#[test]
+fn one_damaged_credential_does_not_hide_the_others() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    home.feed("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]).is(0, "", "");
+    fs::write(home.path("vault/acme/work.age"), "junk").unwrap();
+    let told = home.run(&["list"]);
+    assert_eq!(told.code, Some(5));
+    assert!(told.stdout.contains("default (default)  api_key  connected\n") && told.stdout.contains("work               api_key  unreadable\n"));
+    assert!(told.stderr.starts_with("warning: HOME/vault/acme/work.age is damaged: "), "{}", told.stderr);
+    home.run(&["logout", "acme", "--connection", "work", "-q"]).is(0, "", "");
+}
+
+#[test]
+fn one_of_two_that_store_the_same_wins_and_the_other_is_told() {
+    let home = Home::new();
+    let racers: Vec<_> = (0..4).map(|i| home.spawn(&format!("ak-{i}"), &["login", "acme", "--stdin", "-q"])).collect();
+    let codes: Vec<_> = racers.into_iter().map(|child| home.told(child.wait_with_output().unwrap()).code.unwrap()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == 6).count(), 3, "{codes:?}");
+    let left: Vec<_> = fs::read_dir(home.path("vault/acme")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["default.age"], "no temporary file is left");
+}
+
+#[test]
+fn a_change_waits_for_the_lock() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let lock = File::options().write(true).open(home.path("vault/.lock")).unwrap();
+    lock.lock().unwrap();
+    let child = home.spawn("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]);
+    let waiting = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == child.id().to_string());
+    while !fs::read_to_string("/proc/locks").unwrap().lines().any(waiting) {
+        std::thread::yield_now();
+    }
+    assert!(!home.path("vault/acme/work.age").exists());
+    drop(lock);
+    home.told(child.wait_with_output().unwrap()).is(0, "", "");
+    assert!(home.path("vault/acme/work.age").exists());
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_by_the_next_change() {
+    let home = Home::new();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    for name in ["vault/.new-key", "vault/acme/.new-record"] {
+        fs::write(home.path(name), "half").unwrap();
+    }
+    home.run(&["list", "-q"]);
+    home.feed("ak-2", &["login", "acme", "--stdin", "-q", "--force"]).is(0, "", "");
+    assert!(!home.path("vault/.new-key").exists() && !home.path("vault/acme/.new-record").exists());
+}
+
+#[test]
+fn under_sudo_everything_belongs_to_the_invoking_user() {
+    if !geteuid().is_root() {
+        return eprintln!("not tried: needs root");
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let home = Home::new().with("SUDO_UID", &uid.to_string()).with("SUDO_GID", &gid.to_string());
+    let root = home.path("..");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(home.path(""), Some(uid), Some(gid)).unwrap();
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    for name in ["vault", "vault/.lock", "vault/identity.txt", "vault/acme", "vault/acme/default.age"] {
+        let meta = fs::symlink_metadata(home.path(name)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (uid, gid), "{name}");
+    }
+    // A link to what only root may read shows nothing of it.
+    let secret = root.join("root-only");
+    fs::write(&secret, "mode = \"top secret\"").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&secret, home.path("config.toml")).unwrap();
+    home.run(&["list"]).is(2, "", "error: cannot read HOME/config.toml: Permission denied (os error 13)\nhint: check who may read it\n");
+    assert!(Uid::from_raw(uid) != geteuid());
+}
+
+#[test]
+fn inside_a_run_the_vault_is_out_of_reach() {
+    let home = Home::new().with("AUTHSOME_RUN_ID", "4f1c2a");
+    let message = "error: this is inside a run: the vault is out of reach here\n";
+    let hint = "is to use credentials without having them; call authsome outside of the run\n";
+    for arguments in [
+        &["export", "acme"][..],
+        &["login", "acme", "--stdin"],
+        &["logout", "acme"],
+        &["list"],
+        &["inspect", "acme"],
+        &["get", "acme"],
+        &["set-default", "acme", "work"],
+        &["connections", "inspect", "acme"],
+        &["revoke", "acme"],
+        &["provider", "register", "x.json"],
+        &as_anyone(&["--", "true"]),
+    ] {
+        home.run(arguments).is(4, "", &format!("{message}hint: the program of run 4f1c2a {hint}"));
+    }
+    let home = Home::new();
+    fs::write(home.path(".authsome-run"), "4f1c2a").unwrap();
+    home.run(&["export", "acme"]).is(4, "", &format!("{message}hint: the program of run {hint}"));
+}
+
+#[test]
+fn a_wrong_configuration_is_named_and_left_alone() {
+    let home = Home::new();
+    fs::write(home.path("config.toml"), "[run]\nmod = \"transparent\"\n").unwrap();
+    home.run(&["list"]).is(
+        2,
+        "",
+        "error: HOME/config.toml:2: unknown key `run.mod`\n\
+         hint: did you mean `run.mode`? There is run.mode, run.egress, run.passthrough, vault.key, audit.required\n",
+    );
+    assert_eq!(fs::read_to_string(home.path("config.toml")).unwrap(), "[run]\nmod = \"transparent\"\n");
+    fs::write(home.path("config.toml"), "vault.key = \"keyring\"\n").unwrap();
+    home.feed("ak-1", &["login", "acme", "--stdin"]).is(
+        9,
+        "",
+        "error: the vault key is kept in `keyring`, which this version cannot read\n\
+         hint: set vault.key in config.toml to identity or passphrase\n",
+    );
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let home = Home::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for arguments in [&["list", "--all"][..], &["--help"], &["man"], &["list", "--all", "--json"]] {
+        let output = home.command(arguments).stdout(Stdio::from(writer.try_clone().unwrap())).output().unwrap();
+        home.told(output).is(0, "", "");
+    }
+}
+
+#[test]
+fn on_a_terminal_the_key_is_asked_for_and_never_shown() {
+    let home = Home::new();
+    let mut child = home
+        .clean(Command::new("script"), &["-qec", &format!("{} login acme", env!("CARGO_BIN_EXE_authsome")), "/dev/null"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut prompt = [0; 15];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut prompt).unwrap();
+    assert_eq!(&prompt, b"Acme, API key: ");
+    stdin.write_all(b"ak-typed\n").unwrap();
+    let told = home.told(child.wait_with_output().unwrap());
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains("********") && !told.stdout.contains("typed"), "{told:?}");
+    home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-typed'\n", "");
+}
+
+#[test]
+fn without_a_terminal_it_says_how_else() {
+    let home = Home::new();
+    let output = home.clean(Command::new("setsid"), &["--wait", env!("CARGO_BIN_EXE_authsome"), "login", "acme"]).output().unwrap();
+    home.told(output).is(2, "", "error: there is no terminal to ask on\nhint: give the credential on --stdin or with --from-env VAR\n");
+}
+
+#[test]
+fn definitions_are_registered_checked_and_removed() {
+    let home = Home::new();
+    let file = home.path("../zeta.json");
+    let text = fs::read_to_string(home.path("providers/acme.json")).unwrap().replace("acme", "zeta");
+    fs::write(&file, &text).unwrap();
+    let file = file.to_str().unwrap();
+    home.run(&["provider", "check", file]).is(0, "provider   zeta\nmatches    https://api.zeta.test\n", "");
+    home.run(&["provider", "register", file]).is(0, "", "Registered zeta.\n");
+    assert_eq!(home.run(&["register", file]).code, Some(7));
+    home.run(&["register", file, "--force"]).is(0, "", "Registered zeta.\n");
+    home.run(&["provider", "remove", "zeta"]).is(0, "", "Removed the definition of zeta.\n");
+    assert_eq!(home.run(&["remove", "zeta"]).code, Some(4));
+}
+
+#[test]
+fn the_trail_is_shown_and_filtered() {
+    let home = Home::new();
+    home.run(&["log"]).is(0, "", "Nothing is recorded.\n");
+    fs::create_dir(home.path("log")).unwrap();
+    let record = |run: &str, path: &str| {
+        format!(
+            "{{\"ts\":\"2026-01-01T00:00:00.000Z\",\"run\":\"{run}\",\"id\":1,\"protocol\":\"h2\",\"host\":\"api.acme.test\",\"port\":443,\
+             \"method\":\"GET\",\"path\":\"{path}\",\"decision\":\"injected\",\"reason\":\"route\",\"provider\":\"acme\",\"status\":200,\
+             \"sent\":10,\"received\":20,\"ms\":5}}\n"
+        )
+    };
+    fs::write(home.path("log/audit.jsonl"), format!("{}torn\n{}", record("a", "/1"), record("b", "/2"))).unwrap();
+    let line = |path: &str| format!("2026-01-01T00:00:00.000Z  injected   GET api.acme.test{path}  200  acme  route\n");
+    home.run(&["log"]).is(0, &format!("{}{}", line("/1"), line("/2")), "");
+    home.run(&["log", "-n", "1"]).is(0, &line("/2"), "");
+    home.run(&["log", "--run", "a"]).is(0, &line("/1"), "");
+    assert_eq!(home.run(&["log", "--json"]).json()[1]["path"], "/2");
+}
+
+#[test]
+fn help_completions_and_manual_are_there() {
+    let home = Home::new();
+    for (arguments, want) in [
+        (&["--help"][..], "authsome run --transparent -- ./agent.py"),
+        (&["login", "--help"], "--from-env"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+        (&["completions", "bash"], "complete -F _authsome"),
+        (&["man"], ".TH authsome 1"),
+    ] {
+        let told = home.run(arguments);
+        assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(told.stdout.contains(want), "{arguments:?}: {}", told.stdout);
+    }
+}
+
+/// `run` asks plain root for whom.
+fn as_anyone<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    let user: &[_] = if geteuid().is_root() { &["--user", "root"] } else { &[] };
+    [&["run", "--transparent"], user, rest].concat()
+}
+
+#[test]
+fn asked_for_and_missing_is_an_error() {
+    let home = Home::new();
+    for flag in [&["--upstream", "env"][..], &["--allow", "x"], &["--deny", "x"], &["--policy", "f"]] {
+        home.run(&as_anyone(&[flag, &["--", "true"]].concat())).is(2, "", &format!("error: {0} is not in this version\nhint: leave {0} out\n", flag[0]));
+    }
+}
