@@ -61,7 +61,7 @@ pub fn sandbox() -> Check {
     let root = geteuid().is_root();
     let ids = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
     let (name, user) = if root { ("sandbox (root)", None) } else { ("sandbox", Some(ids)) };
-    match userns::probe(Namespaces { user }, &Ruleset { tables: Vec::new() }) {
+    match userns::probe(Namespaces { user }, &Ruleset { text: String::new() }) {
         Ok(()) => Check::ok(name, "network, mount and PID namespaces can be made"),
         Err(gate) => Check::failed(name, &Failure::Gate(gate)),
     }

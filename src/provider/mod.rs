@@ -47,8 +47,8 @@ pub enum ProviderError {
     Read { path: PathBuf, error: io::Error },
     #[error("write {}: {error}", path.display())]
     Write { path: PathBuf, error: io::Error },
-    #[error("{source}: {field}: {reason}")]
-    Field { source: Source, field: String, reason: String },
+    #[error("{origin}: {field}: {reason}")]
+    Field { origin: Source, field: String, reason: String },
     #[error("{}: name: `{found}` in a file for `{wanted}`", path.display())]
     Misnamed { path: PathBuf, found: ProviderName, wanted: ProviderName },
     #[error("provider {0} is registered already")]
@@ -108,7 +108,7 @@ pub struct Provider {
 impl Provider {
     /// Parses and validates one file's text. `base_url` fills `{base_url}` (from the connection's record).
     pub fn parse(text: &str, source: Source, base_url: Option<&str>) -> Result<Self, ProviderError> {
-        let error = |field: &str, reason: String| ProviderError::Field { source: source.clone(), field: field.to_owned(), reason };
+        let error = |field: &str, reason: String| ProviderError::Field { origin: source.clone(), field: field.to_owned(), reason };
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let document: serde_json::Value =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|problem| error("JSON", problem.into_inner().to_string()))?;

@@ -142,7 +142,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let services = services(&plan, options, config, authority)?;
     let audit = services.context.audit.clone();
     for store in sandbox.supervisor().prepared()? {
-        eprintln!("authsome: not trusted by programs that read {store}");
+        eprintln!("authsome: {store}");
     }
     if options.verbosity > 0 {
         eprintln!("authsome: {}", plan.headline());
@@ -163,7 +163,11 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
     let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
     let path = plan.home.join("log/audit.jsonl");
     let audit = audit::Log::open(&path, &plan.id).map_err(|error| RunError::Audit { path, error })?;
-    let upstream = Upstream::new(upstream::Options { extra_roots: plan.upstream_ca.clone(), ..upstream::Options::default() });
+    let upstream = Upstream::new(upstream::Options {
+        extra_roots: plan.upstream_ca.clone(),
+        connect_timeout: upstream::CONNECT_TIMEOUT,
+        allow_host_addresses: false,
+    });
     let context = proxy::Context {
         routes,
         resolver: Box::new(resolver),
@@ -183,7 +187,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
 /// Every connected provider's claims; only a definition with `{base_url}` needs its record for that.
 fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
     let catalog = Catalog::open(&plan.home)?;
-    let mut routes = Vec::new();
+    let (mut routes, mut endpoints) = (Vec::new(), Vec::new());
     for connected in &plan.connected {
         let name = &connected.provider.name;
         let record = if connected.provider.needs_base_url() { vault.load(name, &connected.connection)? } else { None };
@@ -193,6 +197,7 @@ fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
         };
         let provider = resolved.as_ref().unwrap_or(&connected.provider);
         routes.extend(provider.api_urls.iter().map(|url| Route { provider: name.clone(), url: url.clone() }));
+        endpoints.extend(provider.endpoints.iter().cloned());
     }
-    Ok(Table::new(routes, plan.passthrough.clone()))
+    Ok(Table::new(routes, endpoints, plan.passthrough.clone()))
 }

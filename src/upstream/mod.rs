@@ -49,6 +49,9 @@ pub enum Protocol {
     H2,
 }
 
+/// As curl(1) waits by default is too long for an interactive tool; RFC 9293 §3.8.3 wants at least three minutes only for established connections.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub struct Options {
     /// PEM files whose certificates are trusted besides the user's own (SSL_CERT_FILE, SSL_CERT_DIR, the system's).
     pub extra_roots: Vec<PathBuf>,

@@ -246,6 +246,7 @@ impl Resolver for OneKey {
         let grant = if self.available {
             let fields = [("api_key".to_owned(), Secret::new(KEY.to_owned()))].into();
             Ok(Grant {
+                needles: None,
                 provider: name.clone(),
                 injection: self.provider.injection.clone(),
                 credential: Arc::new(Credential { fields }),
@@ -305,7 +306,7 @@ impl Proxy {
         });
         let passthrough = setup.passthrough.iter().map(|host| host.parse().unwrap()).collect();
         let context = Arc::new(Context {
-            routes: Table::new(routes.collect(), passthrough),
+            routes: Table::new(routes.collect(), Vec::new(), passthrough),
             resolver: Box::new(OneKey { provider: parse("acme"), available: setup.available }),
             upstream: Upstream::new(Options {
                 extra_roots: vec![ca.pem.path().to_owned()],

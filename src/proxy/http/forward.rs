@@ -93,7 +93,7 @@ async fn permit(session: &Session, exchange: &Exchange, parts: &Parts) -> Result
             match session.context.resolver.resolve(&route.provider).await {
                 Ok(grant) => {
                     exchange.record(|guard| guard.verdict(Verdict::Injected, route.provider.as_str()));
-                    Ok(Permit::Inject(grant))
+                    Ok(Permit::Inject { grant, host: session.destination.target.host.clone() })
                 }
                 Err(unavailable) => {
                     exchange.record(|guard| {
