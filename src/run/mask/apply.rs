@@ -181,3 +181,32 @@ fn is_gone_or(path: &Path, cover: &Path) -> bool {
 fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::mask::User;
+    use nix::unistd::{Gid, Uid};
+
+    #[test]
+    fn a_place_that_is_not_masked_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let user = User { uid: Uid::from_raw(1000), gid: Gid::from_raw(1000), home: directory.path().into() };
+        let survey = Survey { user, run_id: "run-1".into(), home: directory.path().into(), keep: Vec::new(), masks: Vec::new() };
+        let covered = Covered { survey: &survey };
+        for name in [EMPTY, "secret", "socket"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        make_dead_socket(&directory.path().join(DEAD_SOCKET)).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for mask in [Mask::Home(at("")), Mask::Hidden(at("secret")), Mask::Socket(at("socket"))] {
+            assert!(matches!(covered.verify(&mask), Err(Error::NotMasked(_))), "{mask}");
+        }
+        fs::write(at(MARKER), "run-2").unwrap();
+        assert!(covered.verify(&Mask::Home(at(""))).is_err(), "another run's marker");
+        fs::write(at(MARKER), "run-1").unwrap();
+        for mask in [Mask::Home(at("")), Mask::Hidden(at(EMPTY)), Mask::Socket(at(DEAD_SOCKET)), Mask::Hidden(at("gone"))] {
+            covered.verify(&mask).unwrap();
+        }
+    }
+}
