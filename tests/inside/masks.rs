@@ -23,9 +23,10 @@ type Done = Result<(), Failed>;
 type Test = fn() -> Done;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test); 15] = [
+    let tests: [(&str, Test); 16] = [
         ("home shows the marker alone", home_shows_the_marker_alone),
         ("home is masked wherever it is seen", home_is_masked_wherever_it_is_seen),
+        ("home that is not masked after all", home_not_masked_after_all),
         ("home below a private directory", home_below_a_private_directory),
         ("masks cannot be taken off from inside", masks_cannot_be_taken_off),
         ("key file", key_file),
@@ -82,6 +83,16 @@ fn home_is_masked_wherever_it_is_seen() -> Done {
     ];
     each_kind(&scenario, |text| assert_eq!(text, "0"));
     assert_eq!(unmasked(&scenario), "6");
+    Ok(())
+}
+
+/// CMD is not started when the marker is not what is seen.
+fn home_not_masked_after_all() -> Done {
+    let fixture = Fixture::new();
+    let scenario = Scenario { disturbed: true, ..fixture.masked("echo started") };
+    let output = scenario.output();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(Scenario { disturbed: false, ..scenario }.text(), "started");
     Ok(())
 }
 
