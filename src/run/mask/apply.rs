@@ -106,10 +106,8 @@ impl Covered<'_> {
             Mask::Private(_) => {}
             Mask::Home(place) if place == home => {}
             Mask::Home(place) => mount::bind(home, place)?,
-            // It may be gone since the survey: nothing is left to hide, and what is not there cannot be covered.
-            Mask::Hidden(path) | Mask::Socket(path) if !is_there(path) => {}
-            Mask::Hidden(path) => mount::bind(&home.join(EMPTY), path)?,
-            Mask::Socket(path) => mount::bind(&home.join(DEAD_SOCKET), path)?,
+            Mask::Hidden(path) => cover_if_there(&home.join(EMPTY), path)?,
+            Mask::Socket(path) => cover_if_there(&home.join(DEAD_SOCKET), path)?,
             Mask::Proc(path) => mount::proc(path)?,
             Mask::Pinned(path) => mount::bind(path, path)?,
             Mask::ReadOnly(path) => keep_as_is(path)?,
@@ -178,8 +176,12 @@ fn is_gone_or(path: &Path, cover: &Path) -> bool {
     }
 }
 
-fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
+/// A socket may be gone since the survey: what is not there cannot be covered and need not be.
+fn cover_if_there(cover: &Path, path: &Path) -> Result<(), mount::Error> {
+    match mount::bind(cover, path) {
+        Err(_) if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(test)]
