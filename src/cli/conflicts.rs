@@ -6,7 +6,8 @@ use crate::{
 
 /// One sentence for each, with how to resolve it.
 pub fn among<'a>(connected: impl Iterator<Item = &'a Provider>) -> Vec<String> {
-    let routes = connected.flat_map(|provider| provider.api_urls.iter().map(|url| Route { provider: provider.name.clone(), url: url.clone() }));
+    let routes =
+        connected.flat_map(|provider| provider.api_urls.iter().map(|url| Route { provider: provider.name.clone(), url: url.clone() }));
     let _table = Table::new(routes.collect(), Vec::new());
     Vec::new()
 }

@@ -175,9 +175,11 @@ fn providers(context: &Context) -> Result<Vec<Check>, Failure> {
         let seen = format!("{gone} is connected, but its definition is gone");
         checks.push(Check::warning(name, seen, format!("authsome provider register FILE, or authsome revoke {gone}")));
     }
-    checks.extend(conflicts::among(connected.iter()).into_iter().map(|conflict| {
-        Check::warning("hosts", conflict, "remove or rename one of them, or make its api_url narrower")
-    }));
+    checks.extend(
+        conflicts::among(connected.iter())
+            .into_iter()
+            .map(|conflict| Check::warning("hosts", conflict, "remove or rename one of them, or make its api_url narrower")),
+    );
     if checks.is_empty() {
         checks.push(Check::ok(name, format!("{} definitions, all valid", catalog.names().len())));
     }

@@ -85,7 +85,9 @@ fn value<'a>(record: &'a Record, field: &str, provider: &Provider) -> Result<&'a
             None => Err(Failure::NoField { provider, connection, field: field.to_owned() }),
         },
         // Whatever field the definition names, the access token is all that leaves.
-        Kind::OAuth { expires_at: Some(at), .. } if *at <= jiff::Timestamp::now().as_second() => Err(Failure::Expired { provider, connection }),
+        Kind::OAuth { expires_at: Some(at), .. } if *at <= jiff::Timestamp::now().as_second() => {
+            Err(Failure::Expired { provider, connection })
+        }
         Kind::OAuth { access_token, .. } => Ok(access_token.expose()),
     }
 }

@@ -91,8 +91,7 @@ fn parse(provider: &Provider, text: Secret<String>) -> Result<Fields, LoginError
     }
     let name = || provider.name.to_string();
     let fields = || provider.fields.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
-    let values: Fields =
-        serde_json::from_str(text.expose()).map_err(|_| LoginError::NotAnObject { provider: name(), fields: fields() })?;
+    let values: Fields = serde_json::from_str(text.expose()).map_err(|_| LoginError::NotAnObject { provider: name(), fields: fields() })?;
     if let Some(field) = values.keys().find(|key| !provider.fields.iter().any(|field| field.name == **key)) {
         return Err(LoginError::UnknownField { provider: name(), field: field.clone(), fields: fields() });
     }
