@@ -9,11 +9,11 @@ use nix::unistd::{Uid, geteuid};
 use serde_json::json;
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     process::{Command, Stdio},
 };
-use support::Home;
+use support::{Home, Told};
 
 #[test]
 fn a_key_is_stored_listed_exported_and_removed() {
@@ -74,6 +74,7 @@ fn failures_have_their_codes_and_say_what_to_do() {
         (&["login", "wide"], 2, "AuthenticationFailedError"),
         (&["login", "acme", "--force", "--flow", "device_code"], 2, "AuthenticationFailedError"),
         (&["login", "acme", "--force", "--scopes", "read"], 2, "UsageError"),
+        (&["login", "acme", "--force", "--base-url", "https://acme.test"], 2, "UsageError"),
         (&["login", "acme", "--force", "--stdin"], 2, "InputCancelledError"),
         (&["login", "acme", "--force", "--from-env", "NOT_SET"], 2, "InputCancelledError"),
         (&["export", "duo"], 3, "ConnectionNotFoundError"),
@@ -370,23 +371,51 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     }
 }
 
+/// The command on a terminal of its own (script(1)); each of `typed` is an answer to the question that ends with the text before it.
+fn on_terminal(home: &Home, arguments: &str, typed: &[(&str, &str)]) -> Told {
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_authsome"));
+    let mut child = home.clean(Command::new("script"), &["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut shown) = (child.stdin.take().unwrap(), Vec::new());
+    for (question, answer) in typed {
+        while !shown.ends_with(question.as_bytes()) {
+            let mut byte = [0];
+            child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            shown.extend(byte);
+        }
+        stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
+    }
+    let mut told = home.told(child.wait_with_output().unwrap());
+    told.stdout.insert_str(0, str::from_utf8(&shown).unwrap());
+    told
+}
+
 #[test]
 fn on_a_terminal_the_key_is_asked_for_and_never_shown() {
     let home = Home::new();
-    let mut child = home
-        .clean(Command::new("script"), &["-qec", &format!("{} login acme", env!("CARGO_BIN_EXE_authsome")), "/dev/null"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut prompt = [0; 15];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut prompt).unwrap();
-    assert_eq!(&prompt, b"Acme, API key: ");
-    stdin.write_all(b"ak-typed\n").unwrap();
-    let told = home.told(child.wait_with_output().unwrap());
+    let told = on_terminal(&home, "login acme", &[("API key: ", "ak-typed")]);
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stdout.contains("********") && !told.stdout.contains("typed"), "{told:?}");
     home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-typed'\n", "");
+    let told = on_terminal(&home, "login acme --connection none", &[("API key: ", "")]);
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.stdout.contains("error: input cancelled"), "{told:?}");
+    // Ctrl-C, after which the terminal echoes again.
+    let told = on_terminal(&home, "login acme --connection none; stty -a", &[("API key: ", "half\u{3}")]);
+    assert!(told.stdout.contains("error: input cancelled") && told.stdout.contains(" echo "), "{told:?}");
+}
+
+#[test]
+fn a_passphrase_can_guard_the_key() {
+    let home = Home::new().with("K", "ak-1");
+    fs::write(home.path("config.toml"), "vault.key = \"passphrase\"\n").unwrap();
+    let told = on_terminal(&home, "login acme --from-env K", &[("vault: ", "open sesame"), ("again: ", "open sesame")]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(!home.path("vault/identity.txt").exists());
+    assert!(fs::read(home.path("vault/identity.age")).unwrap().starts_with(b"age-encryption.org/v1\n-> scrypt "));
+    let told = on_terminal(&home, "export acme", &[("vault: ", "open sesame")]);
+    assert!(told.code == Some(0) && told.stdout.contains("ACME_API_KEY='ak-1'"), "{told:?}");
+    let told = on_terminal(&home, "export acme", &[("vault: ", "wrong")]);
+    assert!(told.code == Some(5) && told.stdout.contains("the passphrase does not open HOME/vault/identity.age"), "{told:?}");
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::Run(command) => command.run(identity.acting(load)??),
         Command::Demo(command) => command.run(out),
         Command::Doctor(command) => {
-            let sandbox = doctor::sandbox();
-            command.run(&own()?, sandbox)
+            let privileged = doctor::privileged();
+            command.run(&own()?, privileged)
         }
         Command::Login(command) => command.run(&own()?),
         Command::Logout(command) => command.run(&own()?),

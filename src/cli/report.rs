@@ -185,6 +185,7 @@ fn vault(error: &VaultError) -> (&'static str, u8, String) {
             return ("ConnectionAlreadyExistsError", EXISTS, hint);
         }
         VaultError::NoPassphrase => return ("InputCancelledError", USAGE, "the passphrase is asked for on the terminal".to_owned()),
+        VaultError::PassphrasesDiffer => return ("InputCancelledError", USAGE, "try again; nothing was stored".to_owned()),
         VaultError::KeyUnsupported(_) => {
             return ("VaultError", PLATFORM, "set vault.key in config.toml to identity or passphrase".to_owned());
         }
@@ -305,7 +306,8 @@ pub fn tell(failure: &Failure, out: Output) -> u8 {
 pub fn usage(error: &clap::Error, json: bool) -> u8 {
     if json && error.use_stderr() {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let message = lines.join(" ").trim_start_matches("error: ").to_owned();
         write(&Report { kind: "UsageError", code: USAGE, message, hint: "authsome --help".to_owned() }, true);
     } else if let Err(closed) = error.print() {
         return Failure::Output(closed).report().code;

@@ -3,6 +3,7 @@ use super::LoginError;
 use crate::{
     provider::{Field, Provider},
     secret::Secret,
+    vault::prompt,
 };
 use std::{
     collections::BTreeMap,
@@ -40,16 +41,15 @@ pub fn collect(provider: &Provider, input: &Input, env: &dyn Fn(&str) -> Option<
 
 fn ask(provider: &Provider, field: &Field) -> Result<Secret<String>, LoginError> {
     let prompt = format!("{}, {}: ", provider.display_name, field.label);
-    let answer = if field.secret { ask_masked(&prompt)? } else { ask_openly(&prompt)? };
+    let answer = if field.secret { prompt::ask(&prompt, true).map_err(unanswered)? } else { ask_openly(&prompt)? };
     if answer.expose().is_empty() { Err(LoginError::Cancelled) } else { Ok(answer) }
 }
 
-fn ask_masked(prompt: &str) -> Result<Secret<String>, LoginError> {
-    let masked = rpassword::ConfigBuilder::new().password_feedback_mask('*').build();
-    rpassword::prompt_password_with_config(prompt, masked).map(Secret::new).map_err(|error| match error.kind() {
+fn unanswered(error: io::Error) -> LoginError {
+    match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::Interrupted => LoginError::Cancelled,
         _ => LoginError::NoTerminal,
-    })
+    }
 }
 
 fn ask_openly(prompt: &str) -> Result<Secret<String>, LoginError> {

@@ -224,6 +224,7 @@ fn the_vault() {
         "set vault.key in config.toml to identity or passphrase",
     );
     told(VaultError::NoPassphrase, "InputCancelledError", 2, "no passphrase was given", "the passphrase is asked for on the terminal");
+    told(VaultError::PassphrasesDiffer, "InputCancelledError", 2, "the two passphrases differ", "try again; nothing was stored");
     told(
         VaultError::Exists { provider: acme(), connection: work() },
         "ConnectionAlreadyExistsError",
