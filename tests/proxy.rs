@@ -1,5 +1,8 @@
 //! The data plane in process: real TLS on both sides, real HTTP, raw bytes.
 
+// A test's failure is a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "support/proxy.rs"]
 mod support;
 
@@ -381,7 +384,16 @@ async fn an_upgrade_joins_both_sides() {
     assert_eq!(response.status(), 200);
     shout(response).await;
     assert_eq!(origin.seen()[1].headers["authorization"], format!("Bearer {KEY}"));
-    let records = proxy.records(2).await;
+
+    let mut request = Request::connect("/upgrade").body(empty()).unwrap();
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = proxy.client(H2).await.send(origin.addr.port(), request).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("upgrade")), (200, false));
+    shout(response).await;
+    let seen = &origin.seen()[2];
+    assert_eq!((seen.version, &seen.headers["upgrade"]), (Version::HTTP_11, &"websocket".parse().unwrap()));
+    assert_eq!(seen.headers["sec-websocket-key"].len(), 24);
+    let records = proxy.records(3).await;
     assert!(records.iter().all(|record| record["sent"] == 10 && record["received"] == 10), "{records:?}");
 }
 
@@ -560,4 +572,71 @@ async fn tls_that_is_not_http_or_names_no_host_is_left_alone() {
     assert_eq!(greeting, "hello");
     drop(stream);
     assert_eq!(proxy.records(1).await[0]["decision"], "forwarded");
+}
+
+#[tokio::test]
+async fn a_child_that_leaves_early_is_recorded() {
+    let ca = Ca::new();
+    let (reached, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let origin = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let reached = reached.clone();
+        async move {
+            let mut head = [0; 4096];
+            stream.read(&mut head).await.unwrap();
+            reached.send(()).unwrap();
+            // Never answers; ends when the proxy gives up on it.
+            let _ = stream.read(&mut head).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::before(origin, &ca).await;
+    let mut client = proxy.client(H2).await;
+    tokio::select! {
+        _ = client.send(origin.port(), get("/")) => panic!("answered"),
+        _ = requests.recv() => {}
+    }
+    drop(client);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["blame"], &record["error"]), (&"downstream".into(), &"the client left before the response".into()));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_not_redirected_is_refused() {
+    let ca = Ca::new();
+    let proxy = Proxy::before("203.0.113.7:443".parse().unwrap(), &ca).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(authsome::proxy::serve(vec![listener], proxy.context.clone()));
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    assert!(proxy.records(2).await.iter().all(|record| record["decision"] == "refused"));
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_is_refused() {
+    let ca = Ca::new();
+    let origin = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        let mut head = [0; 4096];
+        stream.read(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await.unwrap();
+        let _ = stream.read(&mut head).await;
+    })
+    .await;
+    let proxy = Proxy::before(origin, &ca).await;
+    let response = proxy.client(H1).await.send(origin.port(), get("/")).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["x-authsome-error"]), (502, &"upstream-protocol".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_cut_off() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let head = format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nX-Long: {}", origin.addr.port(), "x".repeat(200_000));
+    let answer = proxy.raw(head.as_bytes(), "\r\n\r\n").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(origin.seen().is_empty());
+    assert_eq!(proxy.client(H1).await.send(origin.addr.port(), get("/")).await.unwrap().status(), 200);
 }

@@ -1,7 +1,7 @@
-//! Linux network namespaces as a library: make one, populate it, redirect what leaves it, and learn where it was going.
-//!
-//! Everything is done with system calls and netlink; no `ip`, `nft` or `iptables` program is needed.
+#![doc = include_str!("../README.md")]
 
+#[cfg(target_os = "linux")]
+mod netlink;
 #[cfg(target_os = "linux")]
 mod sys;
 

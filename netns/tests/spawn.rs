@@ -30,6 +30,7 @@ const CASES: &[(&str, harness::Case)] = &[
     ("end_shows_on_pidfd_and_channel", end_shows_on_pidfd_and_channel),
     ("messages_and_descriptors_cross_both_ways", messages_and_descriptors_cross_both_ways),
     ("drop_kills_everything_inside", drop_kills_everything_inside),
+    ("drop_ends_the_channel_of_a_child_it_may_not_kill", drop_ends_the_channel_of_a_child_it_may_not_kill),
     ("death_of_the_parent_kills_the_child", death_of_the_parent_kills_the_child),
     ("a_process_with_threads_is_refused", a_process_with_threads_is_refused),
     ("a_closed_gate_names_the_step", a_closed_gate_names_the_step),
@@ -114,10 +115,9 @@ fn panic_is_status_101(namespaces: Namespaces) {
 }
 
 fn end_shows_on_pidfd_and_channel(namespaces: Namespaces) {
-    let child = spawn(namespaces, |channel| u8::from(channel.recv().is_err())).unwrap();
+    let child = spawn(namespaces, |channel| u8::from(!readable_in_time(&channel))).unwrap();
     assert_eq!(child.channel.try_recv().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    child.channel.send(b"unread", &[]).unwrap();
-    child.channel.send(b"unread", &[]).unwrap();
+    child.channel.send(b"left unread", &[]).unwrap();
     assert!(readable_in_time(child.pidfd()));
     assert!(child.channel.recv().unwrap().is_none());
     assert_eq!(child.channel.send(b"late", &[]).unwrap_err().raw_os_error(), Some(Errno::EPIPE as i32));
@@ -168,6 +168,28 @@ fn drop_kills_everything_inside(namespaces: Namespaces) {
     reader.read_exact(&mut one).unwrap();
     drop(child);
     assert!(readable_in_time(&reader) && reader.read(&mut one).unwrap() == 0);
+}
+
+/// As a supervisor that gave up root, while its child has not yet.
+fn drop_ends_the_channel_of_a_child_it_may_not_kill(namespaces: Namespaces) {
+    if Ids::current().uid != 0 {
+        return;
+    }
+    let become_uid = |uid: u32| nix::unistd::setresuid(uid.into(), uid.into(), 0.into()).unwrap();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let child = spawn(namespaces, |channel| {
+        let ended = readable_in_time(&channel) && channel.recv().unwrap().is_none();
+        u8::from(writer.write_all(if ended { b"ended" } else { b"still open" }).is_err())
+    })
+    .unwrap();
+    drop(writer);
+    become_uid(1);
+    let refused = child.kill(Signal::SIGKILL).unwrap_err().source;
+    drop(child);
+    become_uid(0);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!((refused, said.as_str()), (Errno::EPERM, "ended"));
 }
 
 fn death_of_the_parent_kills_the_child(namespaces: Namespaces) {

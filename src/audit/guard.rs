@@ -5,7 +5,7 @@ use crate::{host::Target, provider::ProviderName};
 use jiff::Timestamp;
 use std::{borrow::Cow, net::IpAddr, time::Instant};
 
-/// The longest text from outside that goes into a record, in bytes; the child chooses paths, servers choose error texts.
+/// The longest text from outside that goes into a record, in characters; the child chooses paths, servers choose error texts.
 const MAX_TEXT: usize = 1024;
 
 /// One request or relayed connection under way. Whatever happens, dropping it writes exactly one record.
@@ -102,8 +102,8 @@ impl Drop for Guard {
 }
 
 fn cut(text: &str) -> String {
-    if text.len() <= MAX_TEXT {
-        return text.to_owned();
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    format!("{}…", &text[..text.floor_char_boundary(MAX_TEXT)])
 }

@@ -1,4 +1,5 @@
-//! The file: one thread of its own appends to it, so that a slow disk is not felt by connections.
+//! The file: a thread of its own appends to it. Handing a record over costs about what writing it would, some microseconds; what it buys
+//! is that a disk that stalls is not felt by connections.
 
 use super::{Guard, Record};
 use crate::host::Target;

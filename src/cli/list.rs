@@ -128,6 +128,7 @@ pub fn auth_type(provider: &Provider) -> &'static str {
     match provider.auth_type {
         AuthType::ApiKey => "api_key",
         AuthType::OAuth2 => "oauth2",
+        AuthType::Browser => "browser",
     }
 }
 

@@ -1,11 +1,18 @@
 //! Credentials at the moment of use: [`Resolver`] finds one, [`apply`] is the only code that writes it.
-use crate::{provider::ProviderName, route::Forward, secret::Secret};
-use http::Request;
+
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
-/// A provider's `inject` list (or what `api_key` says of it), compiled.
-#[derive(Debug)]
-pub struct Injection {}
+use crate::{host::Host, provider::ProviderName, route::Forward, secret::Secret};
+
+mod apply;
+mod injection;
+mod needles;
+mod stored;
+
+pub use apply::{ApplyError, Authorized, apply};
+pub use injection::{Injection, InjectionError};
+pub use needles::Needles;
+pub use stored::Stored;
 
 /// A connection's values by field name (`api_key`, `sid`, `access_token`).
 pub struct Credential {
@@ -20,6 +27,8 @@ pub struct Grant {
     pub credential: Arc<Credential>,
     /// What the child sends where the key belongs (path injection replaces it).
     pub placeholder: Arc<str>,
+    /// What must not come back in a response; `None` where nothing is looked for.
+    pub needles: Option<Arc<Needles>>,
 }
 
 /// Why a credential cannot be had; `hint` is the command that mends it.
@@ -36,28 +45,10 @@ pub trait Resolver: Send + Sync {
 
 /// What may happen to a request inside an opened connection.
 pub enum Permit {
-    Inject(Grant),
+    /// Write this; `host` is the one the connection was proved to be to.
+    Inject {
+        grant: Grant,
+        host: Host,
+    },
     Unchanged(Forward),
-}
-
-/// A request that may leave. Made only by [`apply`].
-pub struct Authorized<B> {
-    _request: Request<B>,
-}
-
-impl<B> Authorized<B> {
-    pub fn into_request(self) -> Request<B> {
-        self._request
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("placeholder")]
-    Placeholder,
-}
-
-/// Writes the credential where the rules say, over whatever the client sent; header values are marked sensitive.
-pub fn apply<B>(_permit: Permit, _request: Request<B>) -> Result<Authorized<B>, ApplyError> {
-    todo!()
 }

@@ -9,11 +9,10 @@ use std::{
 
 use crate::{
     provider::{Provider, ProviderName},
-    secret::Secret,
     vault::{ConnectionName, Kind, Record, Vault},
 };
 
-use super::{Credential, Grant, Injection, Resolver, Unavailable};
+use super::{Credential, Grant, Injection, Needles, Resolver, Unavailable};
 
 /// Reads the vault; keeps what it has unsealed for the rest of the run.
 pub struct Stored {
@@ -24,13 +23,18 @@ pub struct Stored {
 struct Connection {
     name: ConnectionName,
     injection: Arc<Injection>,
+    oauth_injection: Arc<Injection>,
     placeholder: Arc<str>,
+    /// The names of the secret fields, where the definition does not turn scrubbing off.
+    scrubbed: Vec<String>,
     unsealed: Mutex<Option<Unsealed>>,
 }
 
 #[derive(Clone)]
 struct Unsealed {
     credential: Arc<Credential>,
+    needles: Option<Arc<Needles>>,
+    oauth: bool,
     /// Seconds since the epoch.
     expires_at: Option<i64>,
 }
@@ -41,7 +45,9 @@ impl Stored {
             let connection = Connection {
                 name: name.clone(),
                 injection: provider.injection.clone(),
+                oauth_injection: provider.oauth_injection.clone(),
                 placeholder: provider.placeholder.as_str().into(),
+                scrubbed: provider.scrubbed_fields(),
                 unsealed: Mutex::new(None),
             };
             (provider.name.clone(), connection)
@@ -59,7 +65,7 @@ impl Stored {
             None => {
                 let record = self.vault.load(provider, &connection.name).map_err(|error| unavailable(error.to_string()))?;
                 let record = record.ok_or_else(|| unavailable(format!("connection `{}` of {provider} is gone", connection.name)))?;
-                slot.insert(Unsealed::from(record)).clone()
+                slot.insert(Unsealed::new(record, &connection.scrubbed)).clone()
             }
         };
         if unsealed.expires_at.is_some_and(|at| at <= jiff::Timestamp::now().as_second()) {
@@ -69,9 +75,10 @@ impl Stored {
         }
         Ok(Grant {
             provider: provider.clone(),
-            injection: connection.injection.clone(),
+            injection: if unsealed.oauth { connection.oauth_injection.clone() } else { connection.injection.clone() },
             credential: unsealed.credential,
             placeholder: connection.placeholder.clone(),
+            needles: unsealed.needles,
         })
     }
 }
@@ -83,13 +90,15 @@ impl Resolver for Stored {
     }
 }
 
-impl From<Record> for Unsealed {
-    fn from(record: Record) -> Self {
+impl Unsealed {
+    fn new(record: Record, scrubbed: &[String]) -> Self {
+        let oauth = matches!(record.kind, Kind::OAuth { .. });
         let (fields, expires_at) = match record.kind {
             Kind::ApiKey { fields } => (fields, None),
             Kind::OAuth { access_token, expires_at, .. } => (BTreeMap::from([("access_token".to_owned(), access_token)]), expires_at),
         };
-        let _: &BTreeMap<String, Secret<String>> = &fields;
-        Self { credential: Arc::new(Credential { fields }), expires_at }
+        let secret = fields.iter().filter(|(name, _)| scrubbed.contains(name)).map(|(_, value)| value.expose().as_str());
+        let needles = Needles::new(secret);
+        Self { credential: Arc::new(Credential { fields }), needles, oauth, expires_at }
     }
 }

@@ -4,7 +4,10 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
-    os::unix::{fs::chown, process::CommandExt},
+    os::{
+        fd::AsFd,
+        unix::{fs::chown, process::CommandExt},
+    },
     path::Path,
     process::{Command, Output, Stdio},
     sync::PoisonError,
@@ -53,7 +56,7 @@ pub fn run() -> Result<Evidence, DemoError> {
         serde_json::to_vec(&message).is_ok_and(|bytes| channel.send(&bytes, &[]).is_ok()).into()
     }) {
         Ok(child) => child,
-        Err(error) => return Err(userns::probe(namespaces, &Ruleset { tables: vec![] }).map_or_else(DemoError::Gate, |()| error.into())),
+        Err(error) => return Err(userns::probe(namespaces, &Ruleset { text: String::new() }).map_or_else(DemoError::Gate, |()| error.into())),
     };
     let (bytes, _) = child.channel.recv().map_err(io("hear from the stage"))?.ok_or_else(|| DemoError::Failed("the stage went silent".into()))?;
     child.wait()?;
@@ -111,7 +114,7 @@ fn play(directory: &Path, user: Option<&User>) -> Result<Evidence, BoxError> {
 fn build() -> Result<NetNs, BoxError> {
     link::up("lo")?;
     let internet = NetNs::new()?;
-    link::add_veth("machine", "internet", &internet)?;
+    link::add_veth("machine", "internet", internet.as_fd())?;
     link::add_address("machine", IpNet { addr: MACHINE.into(), prefix: 24 })?;
     link::up("machine")?;
     link::add_default_route("machine", Some(INTERNET.into()))?;

@@ -1,6 +1,22 @@
 //! The namespace's resolver: forwards to the user's own, strips ECH and HTTP/3 hints, remembers name ↔ address.
-use crate::host::Host;
-use std::{net::IpAddr, sync::Arc};
+
+mod forward;
+mod listen;
+mod message;
+mod names;
+mod resolv_conf;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    message::{Rewritten, Unusable, rewrite_answer},
+    names::Names,
+    resolv_conf::Upstreams,
+};
+
+use self::message::Query;
+use hickory_proto::op::ResponseCode;
+use std::sync::Arc;
 
 /// Sockets bound inside the namespace (127.0.0.1 and ::1), served outside it.
 pub struct Sockets {
@@ -8,29 +24,57 @@ pub struct Sockets {
     pub tcp: Vec<std::net::TcpListener>,
 }
 
-/// The resolvers of the user's resolv.conf.
-#[derive(Debug, Clone)]
-pub struct Upstreams {}
-
-impl Upstreams {
-    /// Reads /etc/resolv.conf (following symlinks), in the supervisor's own mount namespace.
-    pub fn system() -> std::io::Result<Self> {
-        todo!()
-    }
-}
-
-/// Which names the child was told an address stands for.
-#[derive(Default)]
-pub struct Names {}
-
-impl Names {
-    /// The name most recently answered with this address, if any.
-    pub fn name(&self, _addr: IpAddr) -> Option<Host> {
-        todo!()
-    }
-}
-
 /// Serves until the runtime ends. `v6`: whether the host has a default IPv6 route; without one AAAA answers are emptied.
-pub async fn serve(_sockets: Sockets, _upstreams: Upstreams, _names: Arc<Names>, _v6: bool) -> std::io::Result<()> {
-    todo!()
+pub async fn serve(sockets: Sockets, upstreams: Upstreams, names: Arc<Names>, v6: bool) -> std::io::Result<()> {
+    listen::serve(sockets, Arc::new(Stub { upstreams, names, v6 })).await
+}
+
+/// What answers a query.
+struct Stub {
+    upstreams: Upstreams,
+    names: Arc<Names>,
+    v6: bool,
+}
+
+/// How the child's query came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+impl Stub {
+    /// The answer to one message of the child; None: there is nothing to answer.
+    async fn answer(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let query = match Query::parse(bytes) {
+            Ok(query) => query,
+            Err(refusal) => return refusal,
+        };
+        if let Some(answer) = query.local_answer() {
+            return Some(answer);
+        }
+        if !self.upstreams.permits(query.host()) {
+            return Some(query.refuse(ResponseCode::NXDomain));
+        }
+        let answer = match self.forward(&query, transport).await {
+            Some(answer) => answer,
+            None => query.refuse(ResponseCode::ServFail),
+        };
+        match transport {
+            Transport::Udp => Some(query.fit(answer)),
+            Transport::Tcp => Some(answer),
+        }
+    }
+
+    /// None: no resolver gave a usable answer.
+    async fn forward(&self, query: &Query, transport: Transport) -> Option<Vec<u8>> {
+        let answer = forward::resolve(query, &self.upstreams, transport).await?;
+        let rewritten = rewrite_answer(&answer, query.id(), self.v6).ok()?;
+        if let Some(host) = query.connectable() {
+            for addr in rewritten.addresses {
+                self.names.learn(addr, host.clone());
+            }
+        }
+        Some(rewritten.bytes)
+    }
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Context,
-    detect::{Detected, Detection, Hello, detect},
+    detect::{DetectError, Detected, Detection, Hello, detect},
     http::{self, Rules},
     notice, opaque, tls,
 };
@@ -67,13 +67,17 @@ impl Connection {
         let detected = match speaks {
             Ok(Speaks::Client) => detect(&mut self.client).await,
             Ok(Speaks::Server) => Ok(Detection { detected: Detected::Opaque, seen: Vec::new() }),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(DetectError::Read(error)),
         };
         match detected {
             Ok(detection) => Some((self, detection)),
             Err(error) => {
-                let mut guard = self.begin("tcp", self.address_target());
-                guard.verdict(Verdict::Refused, error.to_string());
+                let (protocol, verdict) = match error {
+                    DetectError::Read(_) => ("tcp", Verdict::Failed),
+                    DetectError::TooSlow | DetectError::TooLong => ("tls", Verdict::Refused),
+                };
+                let mut guard = self.begin(protocol, self.address_target());
+                guard.verdict(verdict, error.to_string());
                 guard.blame(Blame::Downstream, error.to_string());
                 opaque::reset(self.client);
                 None
@@ -129,7 +133,9 @@ impl Connection {
         }
         drop(seen);
         drop(self.server);
-        terminate(hello, name, self.client, Destination { target, addr: Some(self.original) }, rules, self.context).await;
+        let destination = Destination { target, addr: Some(self.original) };
+        // On the heap, since it is many times larger than what a relayed connection needs.
+        Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
 
     async fn forward(self, protocol: &'static str, target: Target, seen: &[u8], why: &Forward) {

@@ -136,3 +136,44 @@ impl Failed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_spliced_bytes_are_copied() {
+        const LENGTH: usize = 5 * COPY_SIZE + 3;
+        let ((mut source, from), (to, mut sink)) = (pair().await, pair().await);
+        let sent: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
+        let (mut got, moved) = (vec![0; LENGTH], AtomicU64::new(0));
+        let copying = async {
+            loop {
+                from.readable().await.unwrap();
+                match copy(&from, &to, &moved).await {
+                    Ok(Burst::Moved) => {}
+                    Ok(Burst::Ended) => break,
+                    Err(_) => panic!("not copied"),
+                }
+            }
+        };
+        let writing = async {
+            source.write_all(&sent).await.unwrap();
+            source.shutdown().await.unwrap();
+        };
+        let reading = async { sink.read_exact(&mut got).await.unwrap() };
+        tokio::join!(copying, writing, reading);
+        assert!(got == sent);
+        assert_eq!(moved.into_inner(), LENGTH as u64);
+    }
+}

@@ -88,3 +88,71 @@ fn step(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// Moves until `length` octets have passed or the source has ended.
+    async fn splice_all(from: &TcpStream, to: &TcpStream, length: usize) -> (usize, bool) {
+        let mut total = 0;
+        while total < length {
+            from.readable().await.unwrap();
+            let burst = Pipe::take().unwrap().burst(from, to, |n| total += n).await;
+            match burst {
+                Ok(Some(Burst::Moved)) => {}
+                Ok(Some(Burst::Ended)) => return (total, true),
+                Ok(None) | Err(_) => panic!("not spliced"),
+            }
+        }
+        (total, false)
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_in_order_and_the_end_is_seen() {
+        const LENGTH: usize = 3 * PIPE_SIZE + 17;
+        let ((mut source, from), (to, mut sink)) = (pair().await, pair().await);
+        let sent: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
+        let mut got = vec![0; LENGTH];
+        let (moved, _, _) = tokio::join!(
+            splice_all(&from, &to, LENGTH + 1),
+            async {
+                source.write_all(&sent).await.unwrap();
+                source.shutdown().await.unwrap();
+            },
+            async { sink.read_exact(&mut got).await.unwrap() },
+        );
+        assert_eq!(moved, (LENGTH, true));
+        assert!(got == sent);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_with_bytes_left_in_it_serves_no_one_else() {
+        let ((mut source, from), (to, sink)) = (pair().await, pair().await);
+        sink.set_zero_linger().unwrap();
+        drop(sink);
+        source.write_all(b"for the sink alone").await.unwrap();
+        let mut failed = false;
+        while !failed {
+            from.readable().await.unwrap();
+            failed = Pipe::take().unwrap().burst(&from, &to, |_| {}).await.is_err();
+            source.write_all(b"more").await.unwrap();
+        }
+        let ((mut other, from), (to, mut sink)) = (pair().await, pair().await);
+        other.write_all(b"ok").await.unwrap();
+        splice_all(&from, &to, 2).await;
+        let mut got = [0; 2];
+        sink.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"ok");
+    }
+}

@@ -1,26 +1,19 @@
 //! Which provider a host and a path belong to. Pure: no I/O, no time, no secrets.
-use crate::{
-    host::{Host, Target},
-    provider::ProviderName,
-};
-use std::{str::FromStr, sync::Arc};
 
-/// One `api_url`: host pattern, port, path prefix.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ApiUrl {}
-impl FromStr for ApiUrl {
-    type Err = PatternError;
-    /// `api.github.com` · `https://host[:port][/path/prefix]` · `regex:PATTERN`
-    fn from_str(_s: &str) -> Result<Self, PatternError> {
-        todo!()
-    }
-}
+use std::sync::Arc;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    #[error("placeholder")]
-    Placeholder,
-}
+use crate::provider::ProviderName;
+
+mod api_url;
+mod host_pattern;
+mod path;
+pub mod policy;
+mod table;
+
+pub use api_url::{ApiUrl, ApiUrlError};
+pub use host_pattern::{HostPattern, HostPatternError};
+pub use path::{PathPrefix, is_canonical};
+pub use table::{Conflict, HostRoutes, Table};
 
 /// A connected provider's claim on a host (and perhaps a path).
 #[derive(Debug, Clone)]
@@ -61,37 +54,9 @@ pub enum Deny {
     Policy(String),
 }
 
-/// The routes that claim one host and port, most specific first.
-#[derive(Debug, Clone)]
-pub struct HostRoutes {}
-
 /// What becomes of one request inside an opened TLS connection.
 #[derive(Debug, Clone)]
 pub enum RequestDecision {
     Inject(Arc<Route>),
     Forward(Forward),
-}
-
-impl HostRoutes {
-    /// `path` as the client sent it, without query.
-    pub fn decide(&self, _path: &str) -> RequestDecision {
-        todo!()
-    }
-}
-
-/// Every connected provider's routes: a hash of exact hosts, one automaton over the patterns.
-pub struct Table {}
-
-impl Table {
-    /// `passthrough`: hosts the user wants relayed unopened.
-    pub fn new(_routes: Vec<Route>, _passthrough: Vec<Host>) -> Self {
-        todo!()
-    }
-    pub fn decide(&self, _target: &Target) -> Decision {
-        todo!()
-    }
-    /// Ports other than 443 that some route names; the namespace intercepts them too.
-    pub fn ports(&self) -> Vec<u16> {
-        todo!()
-    }
 }

@@ -84,9 +84,8 @@ impl Identity {
         prctl::set_keepcaps(true).map_err(system("keep capabilities over the change of user"))?;
         self.assume().map_err(system("become the invoking user"))?;
         prctl::set_keepcaps(false).map_err(system("keep capabilities over the change of user"))?;
-        let kept: CapsHashSet = if undo { [Capability::CAP_NET_ADMIN].into() } else { CapsHashSet::new() };
-        for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-            let value = if set == CapSet::Inheritable { &CapsHashSet::new() } else { &kept };
+        let kept = undo.then_some(Capability::CAP_NET_ADMIN).into_iter().collect();
+        for (set, value) in [(CapSet::Effective, &kept), (CapSet::Inheritable, &CapsHashSet::new()), (CapSet::Permitted, &kept)] {
             caps::set(None, set, value).map_err(|error| RunError::Capabilities(error.to_string()))?;
         }
         Ok(())

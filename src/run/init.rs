@@ -3,6 +3,7 @@
 //! It is a clone of the supervisor that never execs, so everything here runs before the supervisor has held a secret.
 
 use std::{
+    ffi::OsString,
     fmt,
     fs::File,
     io,
@@ -104,7 +105,8 @@ pub fn main(init: Init, plan: &Plan) -> u8 {
 
 /// What is left for the command itself.
 struct Ready {
-    trust: Trust,
+    /// Variables that name the run's trust.
+    trust: Vec<(&'static str, OsString)>,
     core: CoreLimit,
 }
 
@@ -165,29 +167,29 @@ fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
 }
 
 /// The private view of the file system; also what of it will not trust the run's certificates.
-fn files(plan: &Plan, configure: &Configure) -> Result<(Trust, Vec<String>), Failure> {
+fn files(plan: &Plan, configure: &Configure) -> Result<(Vec<(&'static str, OsString)>, Vec<String>), Failure> {
     mask::mount_proc().map_err(Failure::text)?;
     let covered = plan.survey.apply().map_err(Failure::text)?;
     let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
     let env = |name: &str| std::env::var_os(name);
     // Files that variables name are read with the user's rights.
     let written = plan.identity.acting(|| Trust::write(covered.home(), authority, &env)).map_err(Failure::text)?;
-    let trust = written.map_err(Failure::text)?;
-    let left_alone = trust.mount(authority, &env).map_err(Failure::text)?;
+    let mut trust = written.map_err(Failure::text)?;
+    let left_alone = trust.mount().map_err(Failure::text)?;
     covered.finish().map_err(Failure::text)?;
-    Ok((trust, left_alone.into_iter().map(|store| format!("{}: {}", store.path.display(), store.reason)).collect()))
+    Ok((trust.variables().to_vec(), left_alone.iter().map(ToString::to_string).collect()))
 }
 
 /// Starts the command with the user's environment, in the caller's process group and session.
 fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     // Again by path: what is mounted now is what the command gets.
     std::env::set_current_dir(&plan.cwd)?;
-    netns::close_on_exec_from(3)?;
+    netns::close_on_exec_from(3).map_err(io::Error::other)?;
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &std::ffi::OsStr| {
         let mut command = Command::new(program);
-        command.env_clear().envs(&plan.environment).envs(ready.trust.variables().iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(&plan.environment).envs(ready.trust.iter().map(|(name, value)| (name, value)));
         command
     };
     let mut direct = command(&plan.command);

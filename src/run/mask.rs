@@ -21,7 +21,7 @@ pub mod mount;
 mod mountinfo;
 mod sockets;
 
-pub use apply::Covered;
+pub use apply::{Covered, MARKER};
 pub use environment::{is_proxy_variable, leads_outside};
 
 use mountinfo::Mounts;
@@ -96,6 +96,8 @@ pub enum Error {
     Descriptor { fd: RawFd, path: PathBuf },
     #[error(transparent)]
     Mount(#[from] mount::Error),
+    #[error("{0} is on no file system of the mount table, so it cannot be told where else it is seen")]
+    NotInMountTable(PathBuf),
     #[error("open {path}: {source}")]
     Open { path: PathBuf, source: nix::errno::Errno },
     #[error("{0} is not masked although a mask was mounted over it")]
@@ -149,10 +151,10 @@ impl Survey {
 
         refuse_hard_links(&home)?;
         let mut masks = BTreeSet::new();
-        masks.extend(secret_places(&mounts, &home));
+        masks.extend(home_masks(&mounts, &home)?);
         if let Some(key_file) = request.key_file.and_then(|path| path.canonicalize().ok()).filter(|path| path.is_file()) {
             refuse_hard_link(&key_file)?;
-            masks.extend(mounts.places(&key_file).into_iter().map(Mask::Hidden));
+            masks.extend(places_of_secret(&mounts, &key_file)?.into_iter().map(Mask::Hidden));
         }
         let private = private_directories(request);
         masks.extend(private.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Private));
@@ -268,14 +270,18 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// AUTHSOME_HOME wherever it, a part of it, or a file system mounted in it is seen.
-fn secret_places<'a>(mounts: &'a Mounts, home: &'a Path) -> impl Iterator<Item = Mask> + 'a {
-    let inside = mounts.iter().map(|mount| mount.point.as_path()).filter(move |point| *point != home && point.starts_with(home));
-    std::iter::once(home)
-        .chain(inside)
-        .flat_map(|path| mounts.places(path))
-        // Mounts inside the home go under with it.
-        .filter(move |place| place == home || !place.starts_with(home))
-        .map(|place| if place.is_dir() { Mask::Home(place) } else { Mask::Hidden(place) })
+fn home_masks(mounts: &Mounts, home: &Path) -> Result<Vec<Mask>, Error> {
+    let mut places = places_of_secret(mounts, home)?;
+    let inside = mounts.iter().map(|mount| mount.point.as_path()).filter(|point| *point != home && point.starts_with(home));
+    places.extend(inside.flat_map(|path| mounts.places(path)));
+    // Mounts inside the home go under with it.
+    places.retain(|place| place == home || !place.starts_with(home));
+    Ok(places.into_iter().map(|place| if place.is_dir() { Mask::Home(place) } else { Mask::Hidden(place) }).collect())
+}
+
+fn places_of_secret(mounts: &Mounts, path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let places = mounts.places(path);
+    if places.is_empty() { Err(Error::NotInMountTable(path.to_owned())) } else { Ok(places) }
 }
 
 /// Directories that only this user's own processes share: the login session's, and tmux's sockets.

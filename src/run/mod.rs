@@ -139,10 +139,10 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     plan.identity.assume_keeping(uplink.is_some())?;
     let authority = Authority::new()?;
     sandbox.configure(&plan, &authority, uplink)?;
-    let services = services(&plan, options, authority)?;
+    let services = services(&plan, options, config, authority)?;
     let audit = services.context.audit.clone();
     for store in sandbox.supervisor().prepared()? {
-        eprintln!("authsome: not trusted by programs that read {store}");
+        eprintln!("authsome: {store}");
     }
     if options.verbosity > 0 {
         eprintln!("authsome: {}", plan.headline());
@@ -157,13 +157,17 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
 }
 
 /// The data plane, with nothing opened that can wait for the first request.
-fn services(plan: &Plan, options: &RunOptions, authority: Authority) -> Result<Services, RunError> {
-    let vault = Vault::open(&plan.home, &|name| std::env::var(name).ok())?;
+fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
+    let vault = Vault::open(&plan.home, config.key.clone());
     let routes = routes(plan, &vault)?;
     let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
     let path = plan.home.join("log/audit.jsonl");
     let audit = audit::Log::open(&path, &plan.id).map_err(|error| RunError::Audit { path, error })?;
-    let upstream = Upstream::new(upstream::Options { extra_roots: plan.upstream_ca.clone(), ..upstream::Options::default() });
+    let upstream = Upstream::new(upstream::Options {
+        extra_roots: plan.upstream_ca.clone(),
+        connect_timeout: upstream::CONNECT_TIMEOUT,
+        allow_host_addresses: false,
+    });
     let context = proxy::Context {
         routes,
         resolver: Box::new(resolver),
@@ -183,15 +187,17 @@ fn services(plan: &Plan, options: &RunOptions, authority: Authority) -> Result<S
 /// Every connected provider's claims; only a definition with `{base_url}` needs its record for that.
 fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
     let catalog = Catalog::open(&plan.home)?;
-    let mut routes = Vec::new();
+    let (mut routes, mut endpoints) = (Vec::new(), Vec::new());
     for connected in &plan.connected {
         let name = &connected.provider.name;
-        let resolved = match vault.base_url(name, &connected.connection)? {
+        let record = if connected.provider.needs_base_url() { vault.load(name, &connected.connection)? } else { None };
+        let resolved = match record.and_then(|record| record.base_url) {
             Some(base_url) => catalog.find(name, Some(&base_url))?,
             None => None,
         };
         let provider = resolved.as_ref().unwrap_or(&connected.provider);
         routes.extend(provider.api_urls.iter().map(|url| Route { provider: name.clone(), url: url.clone() }));
+        endpoints.extend(provider.endpoints.iter().cloned());
     }
-    Ok(Table::new(routes, plan.passthrough.clone()))
+    Ok(Table::new(routes, endpoints, plan.passthrough.clone()))
 }

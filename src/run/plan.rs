@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     host::Host,
     provider::{Catalog, Provider, ProviderName},
-    vault::{ConnectionName, Vault},
+    vault::{self, ConnectionName, Vault},
 };
 
 use super::{
@@ -75,10 +75,10 @@ impl Plan {
         if home.join(mask::MARKER).exists() {
             return Err(RunError::Nested);
         }
-        config.create_home()?;
+        vault::create_home(&home)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
-        let connected = connected(&home, &options.connections)?;
+        let connected = connected(&home, config, &options.connections)?;
         let survey = mask::Survey::take(&mask::Request {
             authsome_home: &home,
             key_file: env::var_os("AUTHSOME_MASTER_KEY_FILE").as_deref().map(Path::new),
@@ -169,8 +169,8 @@ fn run_id() -> io::Result<String> {
 }
 
 /// Every connected provider with its chosen connection; a name in `chosen` must exist.
-fn connected(home: &Path, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
-    let (vault, catalog) = (Vault::open(home, &|name| env::var(name).ok())?, Catalog::open(home)?);
+fn connected(home: &Path, config: &Config, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
+    let (vault, catalog) = (Vault::open(home, config.key.clone()), Catalog::open(home)?);
     let existing = vault.connections()?;
     if let Some((provider, connection)) = chosen.iter().find(|choice| !existing.contains(choice)) {
         return Err(RunError::NoConnection(provider.clone(), connection.clone()));

@@ -1,6 +1,6 @@
 //! The namespace's ruleset: what is redirected, what is left alone, what is refused.
 
-use netns::ruleset::{Dns, Redirect, Ruleset, Tcp};
+use netns::ruleset::Ruleset;
 
 use super::plan::Egress;
 
@@ -13,9 +13,5 @@ pub const WEB: [u16; 2] = [80, 443];
 
 /// `ports`: what is intercepted where the uplink carries the rest; `None` is everything.
 pub fn inside(egress: Egress, ports: Option<&[u16]>) -> Ruleset {
-    let tcp = match (egress, ports) {
-        (Egress::Relay, _) | (_, None) => Tcp::All,
-        (Egress::Veth, Some(ports)) => Tcp::Ports(ports.to_vec()),
-    };
-    todo!("{tcp:?}")
+    Ruleset::shim(egress == Egress::Relay, ports, LISTENER, DNS)
 }

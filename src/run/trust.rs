@@ -20,6 +20,8 @@ mod pkcs12;
 mod subject_hash;
 mod system;
 
+pub use java::Error as KeyStoreError;
+
 /// The run's certificate authority.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
@@ -31,12 +33,14 @@ pub struct Authority<'a> {
 
 /// Trust of one run, on disk but not yet in force: set [`variables`](Self::variables) in the child's environment, and in the sandbox
 /// also [`mount`](Self::mount).
-pub struct Trust {
+pub struct Trust<'a> {
+    authority: Authority<'a>,
     /// Where the files of this run are.
     directory: PathBuf,
     authority_file: PathBuf,
     /// One combination for each of the system's own bundles.
     bundles: Vec<Bundle>,
+    java_home: Option<PathBuf>,
     variables: Vec<(&'static str, OsString)>,
 }
 
@@ -48,10 +52,12 @@ struct Bundle {
 }
 
 /// What could not be done but does not endanger the run: programs that use only this will reject our certificates.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{path} is left as it is: {reason}")]
 pub struct LeftAlone {
     pub path: PathBuf,
-    pub reason: java::Error,
+    #[source]
+    pub reason: KeyStoreError,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +94,10 @@ const REPLACING: &[&str] = &[
 /// Variables that name roots used beside those built into a program.
 const ADDING: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
-impl Trust {
+impl<'a> Trust<'a> {
     /// Writes the run's files to `directory`, which exists. `env` is the environment the user called us with: a variable that is set
     /// there names the user's roots, which are kept.
-    pub fn write(directory: &Path, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+    pub fn write(directory: &Path, authority: Authority<'a>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
         let directory = directory.join("trust");
         fs::create_dir_all(&directory).map_err(|source| Error::Create { path: directory.clone(), source })?;
         set_enterable(&directory)?;
@@ -116,7 +122,8 @@ impl Trust {
             }
         }
         variables.push(("DENO_TLS_CA_STORE", env("DENO_TLS_CA_STORE").unwrap_or_else(|| "system,mozilla".into())));
-        Ok(Self { directory: files.directory, authority_file, bundles: files.bundles, variables })
+        let java_home = env("JAVA_HOME").map(PathBuf::from);
+        Ok(Self { authority, directory: files.directory, authority_file, bundles: files.bundles, java_home, variables })
     }
 
     /// Every trust variable with its value.
@@ -126,22 +133,26 @@ impl Trust {
 
     /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, and the
     /// directories of hashed names. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
-    pub fn mount(&self, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<LeftAlone>, Error> {
+    pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
         for bundle in &self.bundles {
             mount::bind_read_only(&bundle.combined, &bundle.real_path)?;
+            // The same file by a name that a sandbox made inside this one shows as well.
+            for (_, value) in self.variables.iter_mut().filter(|(_, value)| *value == bundle.combined) {
+                *value = bundle.real_path.clone().into();
+            }
         }
         // Before the directories: they may hold key stores.
-        let left_alone = self.mount_java(authority, env)?;
+        let left_alone = self.mount_java()?;
         for directory in system::hashed_directories() {
-            system::cover(&directory, &self.directory, &self.authority_file, authority.common_name)?;
+            system::cover(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
         }
         Ok(left_alone)
     }
 
-    fn mount_java(&self, authority: Authority<'_>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<LeftAlone>, Error> {
-        let certificate = CertificateDer::from_pem_slice(authority.pem.as_bytes()).map_err(Error::Authority)?;
+    fn mount_java(&self) -> Result<Vec<LeftAlone>, Error> {
+        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
         let mut left_alone = Vec::new();
-        for (index, path) in java::stores(env("JAVA_HOME").map(PathBuf::from)).into_iter().enumerate() {
+        for (index, path) in java::stores(self.java_home.as_deref()).into_iter().enumerate() {
             let extended = fs::read(&path).map_err(java::Error::Read).and_then(|store| java::extend(store, &certificate));
             match extended {
                 Ok(bytes) => {

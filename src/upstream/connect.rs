@@ -157,6 +157,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_is_looked_up_where_no_address_was_chosen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let dialer = Dialer::new(forbidden::Rule::new(true), Duration::from_secs(20));
+        let connect = |host: &str| {
+            let target = Target { host: host.parse().unwrap(), port: addr.port() };
+            let dialer = &dialer;
+            async move { dialer.connect(&target, None).await }
+        };
+        assert_eq!(connect("localhost").await.unwrap().peer_addr().unwrap(), addr);
+        assert_eq!(connect("127.0.0.1").await.unwrap().peer_addr().unwrap(), addr);
+    }
+
+    #[tokio::test]
     async fn names_are_held_to_the_rule_too() {
         let target = Target { host: "localhost".parse().unwrap(), port: 9 };
         let dialer = Dialer::new(forbidden::Rule::new(false), Duration::from_secs(5));

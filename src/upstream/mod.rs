@@ -2,27 +2,28 @@
 
 mod adapt;
 mod connect;
+mod connection;
 mod error;
 mod forbidden;
-mod http;
 mod pool;
 mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use self::{error::UpstreamError, http::ResponseBody, roots::RootsError, tls::BadCertificate};
+pub use self::{connection::ResponseBody, error::UpstreamError, roots::RootsError, tls::BadCertificate};
 
 use self::{
     connect::Dialer,
-    http::{Connection, Failure, Opened},
+    connection::{Connection, Failure, Opened},
     pool::{Entry, Pool},
     tls::Offer,
 };
 use crate::{credential::Authorized, host::Target};
-use ::http::{Request, Response, Version};
 use bytes::Bytes;
-use http_body_util::combinators::BoxBody;
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -47,6 +48,9 @@ pub enum Protocol {
     Http1,
     H2,
 }
+
+/// As curl(1) waits by default is too long for an interactive tool; RFC 9293 §3.8.3 wants at least three minutes only for established connections.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Options {
     /// PEM files whose certificates are trusted besides the user's own (SSL_CERT_FILE, SSL_CERT_DIR, the system's).
@@ -85,17 +89,21 @@ impl Upstream {
     /// is remembered or the child wants HTTP/1.1, a verified connection exists afterwards and waits for the first request.
     pub async fn protocol(&self, destination: &Destination, h2: bool) -> Result<Protocol, UpstreamError> {
         let entry = self.entry(destination);
-        match entry.speaks() {
-            Some(protocol) if h2 => return Ok(protocol),
-            _ if !h2 && entry.has_idle() => return Ok(Protocol::Http1),
-            _ => {}
+        if !h2 {
+            return if entry.has_idle() { Ok(Protocol::Http1) } else { self.warm(destination, h2, &entry).await };
+        }
+        if let Some(protocol) = entry.speaks() {
+            return Ok(protocol);
         }
         let _connecting = entry.connecting.lock().await;
         match entry.speaks() {
-            Some(protocol) if h2 => return Ok(protocol),
-            _ => {}
+            Some(learnt_meanwhile) => Ok(learnt_meanwhile),
+            None => self.warm(destination, h2, &entry).await,
         }
-        match self.open(destination, h2, &entry).await? {
+    }
+
+    async fn warm(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Protocol, UpstreamError> {
+        match self.open(destination, h2, entry).await? {
             Opened::Http1(sender) => {
                 entry.put(sender);
                 Ok(Protocol::Http1)
@@ -109,7 +117,7 @@ impl Upstream {
 
     /// Sends one request over a pooled or new verified connection and gives back the response head with its streaming body.
     /// HTTP/2 requests share HTTP/2 connections where the destination speaks it; HTTP/1.1 requests stay HTTP/1.1, so upgrades work: the
-    /// response then carries hyper's `OnUpgrade`. A request that may have reached the server is never sent twice.
+    /// response then carries hyper's `OnUpgrade`. A request that the server may have processed is never sent twice.
     pub async fn send(&self, destination: &Destination, request: Authorized<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
         self.exchange(destination, request.into_request()).await
     }
@@ -121,10 +129,18 @@ impl Upstream {
         let Some(pooled) = entry.take(h2) else {
             return self.send_fresh(destination, request, h2, &entry).await;
         };
-        match pooled.send(request, target, &entry).await {
+        let (head, body) = request.into_parts();
+        let again = (h2 && body.is_end_stream()).then(|| head.clone());
+        match pooled.send(Request::from_parts(head, body), target, &entry).await {
             Ok(response) => Ok(response),
             Err(Failure::Unsent(request, _)) => self.send_fresh(destination, *request, h2, &entry).await,
-            Err(Failure::Sent(error)) => Err(http_error(target, error)),
+            Err(Failure::Sent(error)) => match again {
+                Some(head) if connection::is_unprocessed(&error) => {
+                    let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
+                    self.send_fresh(destination, request, h2, &entry).await
+                }
+                _ => Err(http_error(target, error)),
+            },
         }
     }
 
@@ -159,15 +175,28 @@ impl Upstream {
     }
 
     async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
+        match self.handshakes(destination, h2).await {
+            Ok((opened, protocol)) => {
+                if h2 {
+                    entry.learn(protocol);
+                }
+                Ok(opened)
+            }
+            Err(error) => {
+                self.pool.forget(destination);
+                Err(error)
+            }
+        }
+    }
+
+    /// TCP, TLS, HTTP.
+    async fn handshakes(&self, destination: &Destination, h2: bool) -> Result<(Opened, Protocol), UpstreamError> {
         let target = &destination.target;
-        let tcp = self.dialer.connect(target, destination.addr).await?;
+        let (tcp, _) = tokio::try_join!(self.dialer.connect(target, destination.addr), self.tls.ready())?;
         let offer = if h2 { Offer::Any } else { Offer::Http1 };
         let (stream, protocol) = self.tls.connect(tcp, target, offer).await?;
-        let opened = http::open(stream, protocol).await.map_err(|error| http_error(target, error))?;
-        if h2 {
-            entry.learn(protocol);
-        }
-        Ok(opened)
+        let opened = connection::open(stream, protocol).await.map_err(|error| http_error(target, error))?;
+        Ok((opened, protocol))
     }
 
     fn entry(&self, destination: &Destination) -> Arc<Entry> {

@@ -2,7 +2,7 @@
 
 use super::{
     Body, Destination, Protocol,
-    http::{Connection, H2},
+    connection::{Connection, H2},
 };
 use hyper::client::conn::http1;
 use std::{
@@ -48,6 +48,19 @@ impl Pool {
             return entry.clone();
         }
         entries.entry(destination.clone()).or_default().clone()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// After a failure: a destination to which there is no connection takes no room.
+    pub fn forget(&self, destination: &Destination) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.get(destination).is_some_and(|entry| entry.is_empty()) {
+            entries.remove(destination);
+        }
     }
 
     /// Closes what has been idle for too long and forgets destinations without a connection.
@@ -118,8 +131,13 @@ impl Entry {
         let old = |since: Instant| now.duration_since(since) >= IDLE_TIMEOUT;
         let unused = state.used.is_none_or(old);
         state.idle.retain(|(since, sender)| !old(*since) && !sender.is_closed());
-        state.h2.retain(|shared| !shared.is_closed() && !(unused && shared.is_unused()));
+        state.h2.retain(|shared| !(shared.is_closed() || (unused && shared.is_unused())));
         state.idle.is_empty() && state.h2.is_empty() && unused
+    }
+
+    fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.idle.is_empty() && state.h2.is_empty()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -56,7 +56,8 @@ pub struct Client {
     configs: OnceCell<Configs>,
 }
 
-struct Configs {
+/// One for each [`Offer`].
+pub struct Configs {
     http1: Arc<ClientConfig>,
     any: Arc<ClientConfig>,
 }
@@ -66,9 +67,14 @@ impl Client {
         Self { extra_roots, timeout, configs: OnceCell::new() }
     }
 
+    /// Reads the roots if that has not been done; meanwhile something else may be.
+    pub async fn ready(&self) -> Result<&Configs, UpstreamError> {
+        Ok(self.configs.get_or_try_init(|| load(self.extra_roots.clone())).await?)
+    }
+
     /// A TLS connection on `tcp` whose certificate verified for the target's host, and what it speaks.
     pub async fn connect(&self, tcp: TcpStream, target: &Target, offer: Offer) -> Result<(TlsStream<TcpStream>, Protocol), UpstreamError> {
-        let configs = self.configs.get_or_try_init(|| load(self.extra_roots.clone())).await?;
+        let configs = self.ready().await?;
         let config = match offer {
             Offer::Http1 => &configs.http1,
             Offer::Any => &configs.any,
@@ -102,6 +108,11 @@ fn configs(roots: RootCertStore) -> Result<Configs, RootsError> {
     Ok(Configs { http1: Arc::new(http1), any: Arc::new(any) })
 }
 
+/// rustls gives a name as its enum prints it: `DnsName("api.acme.test")`.
+fn bare(name: &str) -> String {
+    name.split('"').nth(1).unwrap_or(name).to_owned()
+}
+
 fn server_name(target: &Target) -> Result<ServerName<'static>, UpstreamError> {
     match &target.host {
         Host::Ip(ip) => Ok(ServerName::from(*ip)),
@@ -128,7 +139,9 @@ impl From<&CertificateError> for BadCertificate {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::NotValidForName => Self::WrongHost(Vec::new()),
-            CertificateError::NotValidForNameContext { presented, .. } => Self::WrongHost(presented.clone()),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                Self::WrongHost(presented.iter().map(|name| bare(name)).collect())
+            }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Revoked => Self::Revoked,
             other => Self::Other(other.to_string()),

@@ -25,6 +25,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Makes AUTHSOME_HOME, which only its owner may enter.
+pub fn create_home(home: &Path) -> Result<(), VaultError> {
+    file::create_dir(home)
+}
+
 /// What failed, on which file.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {

@@ -80,7 +80,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("kernel::no capability is left", no_capability_is_left),
         Trial::test("kernel::the first process cannot be looked into", first_process_is_closed),
         Trial::test("kernel::core limit stays the child's own", core_limit_stays),
-        Trial::test("kernel::session keyring is empty", session_keyring_is_empty),
+        Trial::test("kernel::session keyring is left", session_keyring_is_left),
     ];
     refused.chain(allowed).chain(others).collect()
 }
@@ -171,22 +171,23 @@ fn core_limit_stays() -> Done {
     Ok(())
 }
 
-/// `/proc/keys` lists what the reader possesses. The session has a keyring with a key in it.
-fn session_keyring_is_empty() -> Done {
-    let session = match std::env::consts::ARCH {
-        // keyctl(KEYCTL_JOIN_SESSION_KEYRING), add_key to KEY_SPEC_SESSION_KEYRING
-        "x86_64" => "syscall(250, 1, 0); syscall(248, 'user', 'authsome-probe', 'x', 1, -3)",
-        _ => "syscall(219, 1, 0); syscall(217, 'user', 'authsome-probe', 'x', 1, -3)",
+/// Keys of the enclosing session stay with it. The kernel counts who holds a keyring.
+fn session_keyring_is_left() -> Done {
+    let join = if cfg!(target_arch = "x86_64") { "250, 1" } else { "219, 1" };
+    let holders = |allow: &[String]| {
+        let name = format!("authsome-probe-{}-{}", std::process::id(), allow.len());
+        // Each process inside that still has it is one more.
+        let script = format!("awk '/keyring +{name}:/ {{ print $3 }}' /proc/keys; true");
+        let scenario = Scenario { lock_down: true, allow: allow.to_vec(), ..Scenario::new(&script) };
+        let output = scenario.output_below(&format!("my $name = q({name}); syscall({join}, $name)"));
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>()
     };
-    let count = |allow: &[String]| {
-        let scenario = Scenario { lock_down: true, allow: allow.to_vec(), ..Scenario::new("grep -c authsome-probe /proc/keys") };
-        String::from_utf8_lossy(&scenario.output_below(session).stdout).trim().to_owned()
-    };
-    let without = count(&["keyring".to_owned()]);
-    if without == "1" {
-        assert_eq!(count(&[]), "0");
-    } else {
-        eprintln!("this kernel has no keyrings: {without:?}");
+    match holders(&["keyring".to_owned()]) {
+        Ok(without) => {
+            let with = holders(&[])?;
+            assert!(with < without, "{with} < {without}");
+        }
+        Err(_) => eprintln!("this kernel has no keyrings"),
     }
     Ok(())
 }

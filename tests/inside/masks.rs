@@ -19,9 +19,10 @@ use nix::unistd::{Gid, Uid};
 use crate::stage::{self, Fixture, Scenario};
 
 type Done = Result<(), Failed>;
+type Test = fn() -> Done;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn() -> Done); 14] = [
+    let tests: [(&str, Test); 14] = [
         ("home shows the marker alone", home_shows_the_marker_alone),
         ("home is masked wherever it is seen", home_is_masked_wherever_it_is_seen),
         ("home below a private directory", home_below_a_private_directory),

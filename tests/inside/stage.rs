@@ -207,8 +207,8 @@ fn mask(scenario: &Scenario) -> Result<Vec<(&'static str, std::ffi::OsString)>, 
     let mut variables = Vec::new();
     if let Some((pem, common_name)) = &scenario.authority {
         let authority = Authority { pem, common_name };
-        let trust = Trust::write(covered.home(), authority, &lookup)?;
-        trust.mount(authority, &lookup)?;
+        let mut trust = Trust::write(covered.home(), authority, &lookup)?;
+        trust.mount()?;
         variables = trust.variables().to_vec();
     }
     covered.finish()?;

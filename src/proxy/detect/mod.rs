@@ -174,7 +174,8 @@ mod tests {
             (&hello[..], "tls"),
             (&client_hello("203.0.113.7", &[]), "tls without a name"),
             (&hello[..hello.len() - 1], "tls without a name"),
-            (b"\x16\x03\x01\x00\x04nope", "tls without a name"),
+            (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff", "tls without a name"),
+            (b"\x16\x03\x01\x00\x04\x01\xff\xff\xff", "error"),
             (b"GET / HTTP/1.1\r\nHost: acme.test\r\n\r\n", "http"),
             (b"PROPFIND * HTTP/1.1\r\n", "http"),
             (b"CONNECT acme.test:443 HTTP/1.1\r\n", "http"),
@@ -208,6 +209,18 @@ mod tests {
             }
         }
         panic!("never detected");
+    }
+
+    #[test]
+    fn a_slow_hello_is_refused_and_slow_plain_text_relayed() {
+        let after = |bytes: &[u8]| {
+            let mut detector = Detector::new();
+            assert!(detector.feed(bytes).unwrap().is_none());
+            detector.expired().map(|detection| (matches!(detection.detected, Detected::Opaque), detection.seen))
+        };
+        assert!(matches!(after(&client_hello("api.acme.test", &[])[..100]), Err(DetectError::TooSlow)));
+        assert_eq!(after(b"GE").unwrap(), (true, b"GE".to_vec()));
+        assert_eq!(after(b"\x16").unwrap(), (true, b"\x16".to_vec()));
     }
 
     #[test]

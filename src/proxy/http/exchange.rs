@@ -4,12 +4,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -23,15 +24,22 @@ pub struct Exchange {
     guard: Mutex<Guard>,
     sent: AtomicU64,
     received: AtomicU64,
+    answered: AtomicBool,
 }
 
 impl Exchange {
     pub fn new(guard: Guard) -> Arc<Self> {
-        Arc::new(Self { guard: Mutex::new(guard), sent: AtomicU64::new(0), received: AtomicU64::new(0) })
+        Arc::new(Self { guard: Mutex::new(guard), sent: AtomicU64::new(0), received: AtomicU64::new(0), answered: AtomicBool::new(false) })
     }
 
     pub fn record(&self, tell: impl FnOnce(&mut Guard)) {
         tell(&mut self.guard.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A response, the server's or ours, is on its way to the child.
+    pub fn answered(&self, status: StatusCode) {
+        self.answered.store(true, Relaxed);
+        self.record(|guard| guard.status(status.as_u16()));
     }
 
     /// Adds octets: from the child, to the child.
@@ -60,7 +68,16 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let (sent, received) = (self.sent.load(Relaxed), self.received.load(Relaxed));
-        self.record(|guard| guard.bytes(sent, received));
+        let cut = (!self.answered.load(Relaxed)).then(|| match std::thread::panicking() {
+            true => (Blame::Internal, "panicked"),
+            false => (Blame::Downstream, "the client left before the response"),
+        });
+        self.record(|guard| {
+            guard.bytes(sent, received);
+            if let Some((blame, error)) = cut {
+                guard.blame(blame, error);
+            }
+        });
     }
 }
 

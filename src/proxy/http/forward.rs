@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version, request::Parts};
+use http::{Request, Response, StatusCode, Version, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{authority, exchange::Exchange, hop, respond::Refusal, serve::Rules, serve::Session, upgrade};
@@ -23,12 +23,12 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Respo
     let exchange = begin(&session, &request);
     match attempt(&session, &exchange, request).await {
         Ok(response) => {
-            exchange.record(|guard| guard.status(response.status().as_u16()));
+            exchange.answered(response.status());
             response
         }
         Err(refusal) => {
             let response = refusal.response();
-            exchange.record(|guard| guard.status(refusal.status.as_u16()));
+            exchange.answered(refusal.status);
             response.map(|body| exchange.response_body(body))
         }
     }
@@ -46,11 +46,12 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
 }
 
 async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let child = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+    let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
     check_authority(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
     hop::strip(&mut parts.headers, child.is_some());
+    upgrade::websocket_in_http1(&mut parts);
     let request = Request::from_parts(parts, exchange.request_body(body));
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
@@ -63,15 +64,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
         return Err(unasked_upgrade(exchange));
     }
-    Ok(returned(response, child, exchange))
-}
-
-fn wants_upgrade<B>(request: &Request<B>) -> bool {
-    match request.version() {
-        Version::HTTP_11 => hop::upgrades(request.headers()),
-        Version::HTTP_2 => request.method() == Method::CONNECT,
-        _ => false,
-    }
+    Ok(returned(response, session.protocol, child, exchange))
 }
 
 fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
@@ -100,7 +93,7 @@ async fn permit(session: &Session, exchange: &Exchange, parts: &Parts) -> Result
             match session.context.resolver.resolve(&route.provider).await {
                 Ok(grant) => {
                     exchange.record(|guard| guard.verdict(Verdict::Injected, route.provider.as_str()));
-                    Ok(Permit::Inject(grant))
+                    Ok(Permit::Inject { grant, host: session.destination.target.host.clone() })
                 }
                 Err(unavailable) => {
                     exchange.record(|guard| {
@@ -175,17 +168,25 @@ fn unasked_upgrade(exchange: &Exchange) -> Refusal {
 }
 
 /// The server's response as the child gets it. What streams from here on is counted, and an error in it ends the child's stream as an error.
-fn returned<B>(mut response: Response<B>, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<Body>
+fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
 {
-    let status = response.status();
-    let upgraded =
-        status == StatusCode::SWITCHING_PROTOCOLS || (child.is_some() && response.version() == Version::HTTP_2 && status.is_success());
-    if let Some(child) = child.filter(|_| upgraded) {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // A CONNECT in HTTP/2 is granted by any 2xx (RFC 8441 §4).
+    let connected = response.version() == Version::HTTP_2 && response.status().is_success();
+    if let Some(child) = child.filter(|_| switched || connected) {
         upgrade::join(child, hyper::upgrade::on(&mut response), exchange.clone());
     }
-    hop::strip(response.headers_mut(), status == StatusCode::SWITCHING_PROTOCOLS);
+    match speaks {
+        Protocol::Http1 => hop::strip(response.headers_mut(), switched),
+        Protocol::H2 => {
+            hop::strip(response.headers_mut(), false);
+            if switched {
+                upgrade::granted_in_h2(&mut response);
+            }
+        }
+    }
     // The version on the way down is the child's, which hyper knows.
     *response.version_mut() = Version::default();
     response.map(|body| exchange.response_body(body))

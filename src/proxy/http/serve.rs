@@ -34,6 +34,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(900);
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 
+/// Octets kept per HTTP/2 stream for a child that does not read; hyper's default of 400 KiB times all streams would be too much.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// Requests at once on an HTTP/2 connection; the least RFC 9113 §6.5.2 recommends is 100.
 const MAX_STREAMS: u32 = 256;
 
@@ -96,6 +99,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .enable_connect_protocol()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
         .max_pending_accept_reset_streams(MAX_RESETS)

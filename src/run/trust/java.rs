@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -40,9 +40,10 @@ pub enum Error {
 }
 
 /// Each store of roots on this machine by its real path, once.
-pub fn stores(java_home: Option<PathBuf>) -> BTreeSet<PathBuf> {
+pub fn stores(java_home: Option<&Path>) -> BTreeSet<PathBuf> {
     let installed = fs::read_dir(INSTALLATIONS).into_iter().flatten().flatten().map(|entry| entry.path());
-    let in_installations = installed.chain(java_home).flat_map(|home| IN_INSTALLATION.iter().map(move |name| home.join(name)));
+    let in_installations =
+        installed.chain(java_home.map(Path::to_owned)).flat_map(|home| IN_INSTALLATION.iter().map(move |name| home.join(name)));
     let candidates = SHARED.iter().map(PathBuf::from).chain(in_installations);
     candidates.filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file() && !path.starts_with("/proc")).collect()
 }

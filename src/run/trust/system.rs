@@ -56,7 +56,7 @@ pub fn roots_at(path: &Path) -> String {
     };
     let mut seen = BTreeSet::new();
     let mut roots = String::new();
-    for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+    for text in files.iter().filter_map(|file| read_text(file)) {
         for certificate in certificates(&text) {
             if seen.insert(certificate.to_owned()) {
                 roots.extend([certificate, "\n"]);
@@ -64,6 +64,14 @@ pub fn roots_at(path: &Path) -> String {
         }
     }
     roots
+}
+
+/// Far above any bundle of roots (the largest, of 150 roots, has 0.3 MB), in bytes.
+const MAX_ROOTS_FILE: u64 = 16 << 20;
+
+fn read_text(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    (metadata.is_file() && metadata.len() <= MAX_ROOTS_FILE).then(|| fs::read_to_string(path).ok())?
 }
 
 /// The encapsulated certificates of a text (RFC 7468; `TRUSTED CERTIFICATE` is OpenSSL's, with its own trust settings).
@@ -109,9 +117,8 @@ pub fn cover(directory: &Path, work: &Path, authority_file: &Path, common_name: 
     }
     // A copy: the sandbox of a sandbox may show this directory and not the run's.
     let own = stage.join(".authsome.pem");
-    fs::read(authority_file)
-        .map_err(|source| Error::Read { path: authority_file.to_owned(), source })
-        .and_then(|pem| Ok(mount::write(&own, &pem)?))?;
+    let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
+    mount::write(&own, &pem)?;
     link_authority(&stage, Path::new(".authsome.pem"), common_name)?;
     mount::seal(&stage)?;
     Ok(mount::move_to(&stage, directory)?)

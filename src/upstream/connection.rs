@@ -165,6 +165,16 @@ fn put_back(mut sender: http1::SendRequest<Body>, entry: Arc<Entry>) {
     });
 }
 
+/// Whether the server itself said that it did not process the request: it refused the stream, or its orderly GOAWAY left the stream out
+/// (RFC 9113 §8.7).
+pub fn is_unprocessed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote() && (reason == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)))
+    })
+}
+
 impl From<TrySendError<Request<Body>>> for Failure {
     fn from(mut error: TrySendError<Request<Body>>) -> Self {
         match error.take_message() {

@@ -1,0 +1,130 @@
+//! The host part of an `api_url`: one host, or a regular expression that cannot claim a stranger's.
+
+use std::{fmt, str::FromStr};
+
+use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::literal::{ExtractKind, Extractor, Literal};
+
+use crate::host::{Host, HostError};
+
+/// Bytes of compiled automaton; a pattern over names of 253 octets needs far less.
+const SIZE_LIMIT: usize = 256 * 1024;
+
+/// Which hosts a provider claims.
+#[derive(Debug, Clone)]
+pub enum HostPattern {
+    Exact(Host),
+    Regex(Pattern),
+}
+
+/// A regular expression every match of which ends in `.suffix` or is `suffix`.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    regex: Regex,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostPatternError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error("`{pattern}` is not a regular expression: {reason}")]
+    Syntax { pattern: String, reason: String },
+    /// It would also claim hosts of strangers.
+    #[error("`{pattern}` also matches hosts of strangers, such as `{stranger}`; {}", suggest(suggestion.as_deref()))]
+    Unsafe { pattern: String, stranger: String, suggestion: Option<String> },
+}
+
+fn suggest(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(|| r"end it in a domain, as in `regex:(.+\.)?acme\.test`".to_owned(), |pattern| format!("write `regex:{pattern}`"))
+}
+
+impl HostPattern {
+    pub fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Exact(exact), host) => exact == host,
+            (Self::Regex(pattern), Host::Name(name)) => pattern.regex.is_match(name.as_str()),
+            (Self::Regex(_), Host::Ip(_)) => false,
+        }
+    }
+
+    /// As a regular expression for the whole host.
+    pub(super) fn whole(&self) -> String {
+        match self {
+            Self::Exact(host) => whole(&regex_syntax::escape(&host.to_string())),
+            Self::Regex(pattern) => whole(&pattern.text),
+        }
+    }
+
+    /// `pattern` without the `regex:` in front.
+    pub fn regex(pattern: &str) -> Result<Self, HostPatternError> {
+        let syntax = |reason: String| HostPatternError::Syntax { pattern: pattern.to_owned(), reason };
+        let regex = RegexBuilder::new(&whole(pattern)).case_insensitive(true).size_limit(SIZE_LIMIT).build().map_err(|error| syntax(error.to_string()))?;
+        let hir = regex_syntax::parse(pattern).map_err(|error| syntax(error.to_string()))?;
+        let suffixes = Extractor::new().kind(ExtractKind::Suffix).extract(&hir);
+        let stranger = match suffixes.literals() {
+            None | Some([]) => Some(String::new()),
+            Some(literals) => literals.iter().filter(|literal| !is_safe(literal)).map(text).next(),
+        };
+        match stranger {
+            None => Ok(Self::Regex(Pattern { text: pattern.to_owned(), regex })),
+            Some(suffix) => {
+                Err(HostPatternError::Unsafe { pattern: pattern.to_owned(), stranger: stranger_of(&suffix), suggestion: safe_pattern(pattern, &suffix) })
+            }
+        }
+    }
+}
+
+fn whole(pattern: &str) -> String {
+    format!("^(?:{pattern})$")
+}
+
+/// A whole host, or a suffix that begins at a label boundary and has at least two labels: nobody else can register below that.
+fn is_safe(literal: &Literal) -> bool {
+    let text = text(literal);
+    if literal.is_exact() {
+        return text.parse::<Host>().is_ok();
+    }
+    text.split_once('.').is_some_and(|(_, suffix)| suffix.contains('.') && suffix.parse::<Host>().is_ok())
+}
+
+fn text(literal: &Literal) -> String {
+    String::from_utf8_lossy(literal.as_bytes()).to_ascii_lowercase()
+}
+
+/// A host the pattern would also claim, to show why it is refused.
+fn stranger_of(suffix: &str) -> String {
+    let own = suffix.trim_start_matches('.');
+    if own.contains('.') { format!("evil{own}") } else { "evil.test".to_owned() }
+}
+
+/// The pattern that was probably meant: any label in front of the suffix, or a host whose dots were not escaped.
+fn safe_pattern(pattern: &str, suffix: &str) -> Option<String> {
+    let whole = pattern.trim_start_matches('^').trim_end_matches('$');
+    let plain = whole.strip_prefix(".*").unwrap_or(whole);
+    let name = if suffix.trim_start_matches('.').contains('.') { suffix.trim_start_matches('.') } else { plain.trim_start_matches('.') };
+    let Ok(Host::Name(name)) = name.parse::<Host>() else { return None };
+    let escaped = regex_syntax::escape(name.as_str());
+    name.as_str().contains('.').then(|| if plain == whole { escaped.clone() } else { format!(r"(.+\.)?{escaped}") })
+}
+
+impl FromStr for HostPattern {
+    type Err = HostPatternError;
+
+    /// `api.acme.test` or `regex:(.+\.)?acme\.test`.
+    fn from_str(text: &str) -> Result<Self, HostPatternError> {
+        match text.strip_prefix("regex:") {
+            Some(pattern) => Self::regex(pattern),
+            None => Ok(Self::Exact(text.parse()?)),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => write!(f, "{host}"),
+            Self::Regex(pattern) => write!(f, "regex:{}", pattern.text),
+        }
+    }
+}

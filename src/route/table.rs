@@ -1,0 +1,180 @@
+//! Every connected provider's routes, and the decision by host and path.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use regex::{RegexSet, RegexSetBuilder};
+
+use crate::{
+    host::{Host, Target},
+    provider::ProviderName,
+};
+
+use super::{ApiUrl, Decision, Forward, RequestDecision, Route, host_pattern::HostPattern};
+
+/// Bytes of the automaton over all patterns together; far more than any catalog needs.
+const SET_SIZE_LIMIT: usize = 64 * 1024 * 1024;
+
+/// A hash of exact hosts and one automaton over the patterns: matching takes the same time whatever the number of routes.
+pub struct Table {
+    exact: HashMap<Target, Vec<Arc<Route>>>,
+    patterns: Vec<Arc<Route>>,
+    /// The patterns' hosts, in their order.
+    automaton: RegexSet,
+    /// Where providers hand out tokens; nothing is ever injected there.
+    endpoints: Arc<[ApiUrl]>,
+    passthrough: HashSet<Host>,
+}
+
+/// The routes that claim one host and port.
+#[derive(Debug, Clone)]
+pub struct HostRoutes {
+    target: Target,
+    routes: Vec<Arc<Route>>,
+    endpoints: Arc<[ApiUrl]>,
+}
+
+/// Two providers that claim the same with equal right.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    pub claimed: String,
+    pub a: ProviderName,
+    pub b: ProviderName,
+}
+
+impl Table {
+    /// `endpoints`: the providers' own OAuth endpoints. `passthrough`: hosts the user wants relayed unopened.
+    pub fn new(routes: Vec<Route>, endpoints: Vec<ApiUrl>, passthrough: Vec<Host>) -> Self {
+        let mut exact: HashMap<Target, Vec<Arc<Route>>> = HashMap::new();
+        let mut patterns = Vec::new();
+        for route in routes.into_iter().map(Arc::new) {
+            match &route.url.pattern {
+                HostPattern::Exact(host) => exact.entry(Target { host: host.clone(), port: route.url.port }).or_default().push(route),
+                HostPattern::Regex(_) => patterns.push(route),
+            }
+        }
+        let texts = patterns.iter().map(|route: &Arc<Route>| route.url.pattern.whole());
+        let automaton = RegexSetBuilder::new(texts).case_insensitive(true).size_limit(SET_SIZE_LIMIT).build();
+        // Each pattern compiled when it was parsed; should all of them together be too much, each is asked alone.
+        let automaton = automaton.unwrap_or_else(|_| RegexSet::empty());
+        Self { exact, patterns, automaton, endpoints: endpoints.into(), passthrough: passthrough.into_iter().collect() }
+    }
+
+    /// By the TLS name and the port the client connected to.
+    pub fn decide(&self, target: &Target) -> Decision {
+        if self.passthrough.contains(&target.host) {
+            return Decision::Forward(Forward::Passthrough);
+        }
+        let routes = self.claims(target);
+        if routes.is_empty() || is_loopback(&target.host) {
+            return Decision::Forward(Forward::NoProvider);
+        }
+        let host = HostRoutes { target: target.clone(), routes, endpoints: self.endpoints.clone() };
+        match host.tie_on_every_path() {
+            Some(why) => Decision::Forward(why),
+            None => Decision::Inject(host),
+        }
+    }
+
+    /// The providers that claim a host and port, whatever the path.
+    pub fn providers(&self, target: &Target) -> Vec<ProviderName> {
+        let mut names: Vec<_> = self.claims(target).iter().map(|route| route.provider.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Ports other than 443 that some route names; the namespace intercepts them too.
+    pub fn ports(&self) -> Vec<u16> {
+        let all = self.exact.values().flatten().chain(&self.patterns);
+        let mut ports: Vec<u16> = all.map(|route| route.url.port).filter(|port| *port != 443).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Pairs of providers that can be seen to tie before any request.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let mut claims: HashMap<String, Vec<&ProviderName>> = HashMap::new();
+        for route in self.exact.values().flatten().chain(&self.patterns) {
+            claims.entry(route.url.to_string()).or_default().push(&route.provider);
+        }
+        let mut conflicts = Vec::new();
+        for (claimed, mut providers) in claims {
+            providers.sort();
+            providers.dedup();
+            for (at, a) in providers.iter().enumerate() {
+                let others = providers.iter().skip(at + 1);
+                conflicts.extend(others.map(|b| Conflict { claimed: claimed.clone(), a: (*a).clone(), b: (*b).clone() }));
+            }
+        }
+        conflicts.sort();
+        conflicts
+    }
+
+    fn claims(&self, target: &Target) -> Vec<Arc<Route>> {
+        let mut routes = self.exact.get(target).cloned().unwrap_or_default();
+        let Host::Name(name) = &target.host else { return routes };
+        let claims = |route: &&Arc<Route>| route.url.port == target.port && route.url.pattern.matches(&target.host);
+        if self.automaton.len() == self.patterns.len() {
+            let matching = self.automaton.matches(name.as_str()).into_iter().filter_map(|index| self.patterns.get(index));
+            routes.extend(matching.filter(claims).cloned());
+        } else {
+            routes.extend(self.patterns.iter().filter(claims).cloned());
+        }
+        routes
+    }
+}
+
+impl HostRoutes {
+    /// `path` as the client sent it, without query. The longer prefix wins, then an exact host over a pattern.
+    pub fn decide(&self, path: &str) -> RequestDecision {
+        if self.endpoints.iter().any(|endpoint| endpoint.claims(&self.target, path)) {
+            return RequestDecision::Forward(Forward::OAuthEndpoint);
+        }
+        let matching = || self.routes.iter().filter(|route| route.url.prefix.matches(path));
+        let Some(best) = matching().max_by_key(|route| specificity(route)) else {
+            return RequestDecision::Forward(Forward::NoPath);
+        };
+        let rival = matching().find(|route| specificity(route) == specificity(best) && route.provider != best.provider);
+        match rival {
+            Some(rival) => RequestDecision::Forward(tie(&best.provider, &rival.provider)),
+            None => RequestDecision::Inject(best.clone()),
+        }
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Then there is nothing to open the connection for.
+    fn tie_on_every_path(&self) -> Option<Forward> {
+        if !self.routes.iter().all(|route| route.url.prefix.is_any()) {
+            return None;
+        }
+        match self.decide("/") {
+            RequestDecision::Forward(why @ Forward::Ambiguous(..)) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+fn specificity(route: &Route) -> (usize, bool) {
+    (route.url.prefix.len(), matches!(route.url.pattern, HostPattern::Exact(_)))
+}
+
+/// Both names in one order, whichever was found first.
+fn tie(a: &ProviderName, b: &ProviderName) -> Forward {
+    let (a, b) = if a <= b { (a, b) } else { (b, a) };
+    Forward::Ambiguous(a.clone(), b.clone())
+}
+
+/// Loopback addresses and the names that stand for them (RFC 6761 §6.3).
+fn is_loopback(host: &Host) -> bool {
+    match host {
+        Host::Ip(ip) => ip.is_loopback(),
+        Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
+    }
+}
