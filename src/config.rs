@@ -114,7 +114,8 @@ impl Config {
                     "run.passthrough" => self.passthrough = file.hosts(&name, value)?,
                     "vault.key" => self.key = file.key(&name, value)?,
                     "audit.required" => {
-                        self.audit_required = value.get_ref().as_bool().ok_or_else(|| file.value(&name, value, "true or false".to_owned()))?;
+                        self.audit_required =
+                            value.get_ref().as_bool().ok_or_else(|| file.value(&name, value, "true or false".to_owned()))?;
                     }
                     _ => return Err(file.unknown(&name, key.span())),
                 }
@@ -227,7 +228,10 @@ mod tests {
         for (text, want) in [
             ("[run]\nmode = \"tranparent\"\n", "HOME/config.toml:2: run.mode cannot be `tranparent`; it is environment or transparent"),
             ("[run]\negress = 3\n", "HOME/config.toml:2: run.egress cannot be `3`; it is auto, relay, veth or pasta"),
-            ("[run]\npassthrough = [\"a.test\", \"a b\"]\n", "HOME/config.toml:2: run.passthrough cannot be `a b`; it is a list of host names"),
+            (
+                "[run]\npassthrough = [\"a.test\", \"a b\"]\n",
+                "HOME/config.toml:2: run.passthrough cannot be `a b`; it is a list of host names",
+            ),
             ("[vault]\nkey = \"file\"\n", "HOME/config.toml:2: vault.key cannot be `file`; it is identity, passphrase or keyring"),
             ("\n[audit]\nrequired = \"yes\"\n", "HOME/config.toml:3: audit.required cannot be `yes`; it is true or false"),
             ("[run]\nmodus = 1\n", "HOME/config.toml:2: unknown key `run.modus`"),

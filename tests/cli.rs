@@ -1,5 +1,7 @@
 //! The command as its users meet it: the real binary, a home of its own, the whole output compared.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 #[path = "support/cli.rs"]
 mod support;
 
@@ -7,16 +9,20 @@ use nix::unistd::{Uid, geteuid};
 use serde_json::json;
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     process::{Command, Stdio},
 };
-use support::Home;
+use support::{Home, Told};
 
 #[test]
 fn a_key_is_stored_listed_exported_and_removed() {
     let home = Home::new();
-    home.run(&["list"]).is(0, "", "No provider is connected. `authsome list --all` shows what there is, `authsome login PROVIDER` connects one.\n");
+    home.run(&["list"]).is(
+        0,
+        "",
+        "No provider is connected. `authsome list --all` shows what there is, `authsome login PROVIDER` connects one.\n",
+    );
     home.feed("ak-1\n", &["login", "acme", "--stdin"]).is(0, "", "Connected Acme as acme/default.\n");
     home.feed("ak-2", &["login", "acme", "--stdin", "--connection", "work", "-q"]).is(0, "", "");
     home.run(&["list"]).is(
@@ -52,7 +58,10 @@ fn json_is_one_document_of_the_promised_shape() {
     assert_eq!(all["custom"].as_array().unwrap().len(), 3);
     assert!(all["bundled"].as_array().unwrap().iter().any(|provider| provider["name"] == "openai" && provider["connections"] == json!([])));
     assert_eq!(home.run(&["provider", "list", "--json"]).json(), all);
-    assert_eq!(home.run(&["logout", "acme", "--json"]).json(), json!({"status": "logged_out", "provider": "acme", "connection": "default"}));
+    assert_eq!(
+        home.run(&["logout", "acme", "--json"]).json(),
+        json!({"status": "logged_out", "provider": "acme", "connection": "default"})
+    );
 }
 
 #[test]
@@ -65,6 +74,7 @@ fn failures_have_their_codes_and_say_what_to_do() {
         (&["login", "wide"], 2, "AuthenticationFailedError"),
         (&["login", "acme", "--force", "--flow", "device_code"], 2, "AuthenticationFailedError"),
         (&["login", "acme", "--force", "--scopes", "read"], 2, "UsageError"),
+        (&["login", "acme", "--force", "--base-url", "https://acme.test"], 2, "UsageError"),
         (&["login", "acme", "--force", "--stdin"], 2, "InputCancelledError"),
         (&["login", "acme", "--force", "--from-env", "NOT_SET"], 2, "InputCancelledError"),
         (&["export", "duo"], 3, "ConnectionNotFoundError"),
@@ -81,22 +91,37 @@ fn failures_have_their_codes_and_say_what_to_do() {
         with_json.extend(arguments);
         let told = home.run(&with_json);
         let document = told.json();
-        assert_eq!((told.code, document["error"].as_str(), told.stderr.as_str()), (Some(code), Some(kind), ""), "{arguments:?}: {document}");
+        assert_eq!(
+            (told.code, document["error"].as_str(), told.stderr.as_str()),
+            (Some(code), Some(kind), ""),
+            "{arguments:?}: {document}"
+        );
         let said = |key: &str| document[key].as_str().is_some_and(|text| !text.is_empty());
         assert!(said("message") && said("hint"), "{document}");
         let told = home.run(arguments);
         assert_eq!((told.code, told.stdout.as_str()), (Some(code), ""), "{arguments:?}");
     }
-    home.run(&["export", "acmee"]).is(4, "", "error: no provider `acmee`\nhint: did you mean `acme`? `authsome list --all` shows every provider\n");
+    home.run(&["export", "acmee"]).is(
+        4,
+        "",
+        "error: no provider `acmee`\nhint: did you mean `acme`? `authsome list --all` shows every provider\n",
+    );
 }
 
 #[test]
 fn what_is_no_key_is_refused_and_not_repeated() {
     let home = Home::new().with("ACME_SECRET", "ak-9").with("EMPTY", "");
     let hint = "hint: check that the whole key was copied and nothing else; nothing was stored\n";
-    home.feed("hunter2\n", &["login", "acme", "--stdin"]).is(2, "", &format!("error: API key of Acme does not have the form ^ak-[a-z0-9']+$\n{hint}"));
-    home.feed("ak-1\nak-2\n", &["login", "acme", "--stdin"])
-        .is(2, "", &format!("error: API key holds a line break or another control character\n{hint}"));
+    home.feed("hunter2\n", &["login", "acme", "--stdin"]).is(
+        2,
+        "",
+        &format!("error: API key of Acme does not have the form ^ak-[a-z0-9']+$\n{hint}"),
+    );
+    home.feed("ak-1\nak-2\n", &["login", "acme", "--stdin"]).is(
+        2,
+        "",
+        &format!("error: API key holds a line break or another control character\n{hint}"),
+    );
     home.feed("authsome-proxy-managed\n", &["login", "acme", "--stdin"]).is(
         2,
         "",
@@ -218,7 +243,9 @@ fn one_damaged_credential_does_not_hide_the_others() {
     fs::write(home.path("vault/acme/work.age"), "junk").unwrap();
     let told = home.run(&["list"]);
     assert_eq!(told.code, Some(5));
-    assert!(told.stdout.contains("default (default)  api_key  connected\n") && told.stdout.contains("work               api_key  unreadable\n"));
+    assert!(
+        told.stdout.contains("default (default)  api_key  connected\n") && told.stdout.contains("work               api_key  unreadable\n")
+    );
     assert!(told.stderr.starts_with("warning: HOME/vault/acme/work.age is damaged: "), "{}", told.stderr);
     home.run(&["logout", "acme", "--connection", "work", "-q"]).is(0, "", "");
 }
@@ -292,7 +319,7 @@ fn under_sudo_everything_belongs_to_the_invoking_user() {
 fn inside_a_run_the_vault_is_out_of_reach() {
     let home = Home::new().with("AUTHSOME_RUN_ID", "4f1c2a");
     let message = "error: this is inside a run: the vault is out of reach here\n";
-    let hint = "is to use credentials without having them; call authsome outside of the run\n";
+    let hint = "hint: programs use credentials without having them; call authsome outside of";
     for arguments in [
         &["export", "acme"][..],
         &["login", "acme", "--stdin"],
@@ -306,11 +333,11 @@ fn inside_a_run_the_vault_is_out_of_reach() {
         &["provider", "register", "x.json"],
         &as_anyone(&["--", "true"]),
     ] {
-        home.run(arguments).is(4, "", &format!("{message}hint: the program of run 4f1c2a {hint}"));
+        home.run(arguments).is(4, "", &format!("{message}{hint} run 4f1c2a\n"));
     }
     let home = Home::new();
     fs::write(home.path(".authsome-run"), "4f1c2a").unwrap();
-    home.run(&["export", "acme"]).is(4, "", &format!("{message}hint: the program of run {hint}"));
+    home.run(&["export", "acme"]).is(4, "", &format!("{message}{hint} the run\n"));
 }
 
 #[test]
@@ -344,23 +371,51 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     }
 }
 
+/// The command on a terminal of its own (script(1)); each of `typed` is an answer to the question that ends with the text before it.
+fn on_terminal(home: &Home, arguments: &str, typed: &[(&str, &str)]) -> Told {
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_authsome"));
+    let mut child = home.clean(Command::new("script"), &["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut shown) = (child.stdin.take().unwrap(), Vec::new());
+    for (question, answer) in typed {
+        while !shown.ends_with(question.as_bytes()) {
+            let mut byte = [0];
+            child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            shown.extend(byte);
+        }
+        stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
+    }
+    let mut told = home.told(child.wait_with_output().unwrap());
+    told.stdout.insert_str(0, str::from_utf8(&shown).unwrap());
+    told
+}
+
 #[test]
 fn on_a_terminal_the_key_is_asked_for_and_never_shown() {
     let home = Home::new();
-    let mut child = home
-        .clean(Command::new("script"), &["-qec", &format!("{} login acme", env!("CARGO_BIN_EXE_authsome")), "/dev/null"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut prompt = [0; 15];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut prompt).unwrap();
-    assert_eq!(&prompt, b"Acme, API key: ");
-    stdin.write_all(b"ak-typed\n").unwrap();
-    let told = home.told(child.wait_with_output().unwrap());
+    let told = on_terminal(&home, "login acme", &[("API key: ", "ak-typed")]);
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stdout.contains("********") && !told.stdout.contains("typed"), "{told:?}");
     home.run(&["export", "acme"]).is(0, "export ACME_API_KEY='ak-typed'\n", "");
+    let told = on_terminal(&home, "login acme --connection none", &[("API key: ", "")]);
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.stdout.contains("error: input cancelled"), "{told:?}");
+    // Ctrl-C, after which the terminal echoes again.
+    let told = on_terminal(&home, "login acme --connection none; stty -a", &[("API key: ", "half\u{3}")]);
+    assert!(told.stdout.contains("error: input cancelled") && told.stdout.contains(" echo "), "{told:?}");
+}
+
+#[test]
+fn a_passphrase_can_guard_the_key() {
+    let home = Home::new().with("K", "ak-1");
+    fs::write(home.path("config.toml"), "vault.key = \"passphrase\"\n").unwrap();
+    let told = on_terminal(&home, "login acme --from-env K", &[("vault: ", "open sesame"), ("again: ", "open sesame")]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(!home.path("vault/identity.txt").exists());
+    assert!(fs::read(home.path("vault/identity.age")).unwrap().starts_with(b"age-encryption.org/v1\n-> scrypt "));
+    let told = on_terminal(&home, "export acme", &[("vault: ", "open sesame")]);
+    assert!(told.code == Some(0) && told.stdout.contains("ACME_API_KEY='ak-1'"), "{told:?}");
+    let told = on_terminal(&home, "export acme", &[("vault: ", "wrong")]);
+    assert!(told.code == Some(5) && told.stdout.contains("the passphrase does not open HOME/vault/identity.age"), "{told:?}");
 }
 
 #[test]
@@ -431,6 +486,10 @@ fn as_anyone<'a>(rest: &[&'a str]) -> Vec<&'a str> {
 fn asked_for_and_missing_is_an_error() {
     let home = Home::new();
     for flag in [&["--upstream", "env"][..], &["--allow", "x"], &["--deny", "x"], &["--policy", "f"]] {
-        home.run(&as_anyone(&[flag, &["--", "true"]].concat())).is(2, "", &format!("error: {0} is not in this version\nhint: leave {0} out\n", flag[0]));
+        home.run(&as_anyone(&[flag, &["--", "true"]].concat())).is(
+            2,
+            "",
+            &format!("error: {0} is not in this version\nhint: leave {0} out\n", flag[0]),
+        );
     }
 }

@@ -63,10 +63,9 @@ impl Get {
         let mut details = status.details(Some(&provider));
         details.insert("provider".to_owned(), json!(provider.name.as_str()));
         if let Some(field) = self.field {
-            let (name, value) = details.remove_entry(&field).ok_or_else(|| Failure::UnknownField {
-                field: field.clone(),
-                known: details.keys().cloned().collect(),
-            })?;
+            let (name, value) = details
+                .remove_entry(&field)
+                .ok_or_else(|| Failure::UnknownField { field: field.clone(), known: details.keys().cloned().collect() })?;
             details = [(name, value)].into_iter().collect();
         }
         context.out.document(&Value::from(details))?;

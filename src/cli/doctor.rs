@@ -1,10 +1,5 @@
 //! `authsome doctor`
-use super::{
-    conflicts,
-    context::{Context, variable},
-    output::printable,
-    report::Failure,
-};
+use super::{conflicts, context::Context, output::printable, report::Failure};
 use crate::config::HOME_VARIABLE;
 use netns::{
     ruleset::Ruleset,
@@ -56,20 +51,24 @@ impl Check {
     }
 }
 
-/// What must be tried while this process is still root, before it becomes the invoking user.
-pub fn sandbox() -> Check {
+/// What must be tried while this process has the rights it was called with, before it becomes the invoking user.
+pub fn privileged() -> Vec<Check> {
     let root = geteuid().is_root();
-    let ids = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
-    let (name, user) = if root { ("sandbox (root)", None) } else { ("sandbox", Some(ids)) };
-    match userns::probe(Namespaces { user }, &Ruleset { text: String::new() }) {
-        Ok(()) => Check::ok(name, "network, mount and PID namespaces can be made"),
-        Err(gate) => Check::failed(name, &Failure::Gate(gate)),
-    }
+    let user = (!root).then(|| Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() });
+    let sandbox = match userns::probe(Namespaces { user }, &Ruleset { text: String::new() }) {
+        Ok(()) => Check::ok("sandbox", "network, mount and PID namespaces can be made"),
+        Err(gate) => Check::failed("sandbox", &Failure::Gate(gate)),
+    };
+    let uplink = if root {
+        Check::ok("uplink", "veth (root): TCP, UDP and ICMP leave a run")
+    } else {
+        Check::warning("uplink", "relay (no root): TCP and DNS leave a run, UDP and ICMP do not", "where they are needed, use sudo")
+    };
+    vec![sandbox, uplink]
 }
 
 impl Doctor {
-    pub fn run(self, context: &Context, sandbox: Check) -> Result<u8, Failure> {
-        let mut checks = vec![sandbox, uplink()];
+    pub fn run(self, context: &Context, mut checks: Vec<Check>) -> Result<u8, Failure> {
         if let Err(failure) = context.outside_run() {
             checks.push(Check::failed("vault", &failure));
         } else {
@@ -108,14 +107,6 @@ fn document(checks: &[Check]) -> Value {
     };
     let failed = checks.iter().any(|check| check.state == State::Failed);
     json!({"status": if failed { "failed" } else { "ready" }, "checks": checks.iter().map(check).collect::<Vec<_>>()})
-}
-
-/// What carries UDP and ICMP out of a run.
-fn uplink() -> Check {
-    if geteuid().is_root() || variable("SUDO_UID").is_some() {
-        return Check::ok("uplink", "veth: TCP, UDP and ICMP leave a run");
-    }
-    Check::warning("uplink", "relay: TCP and DNS leave a run, UDP and ICMP do not", "where they are needed, run it with sudo")
 }
 
 fn home(context: &Context) -> Check {
@@ -175,9 +166,11 @@ fn providers(context: &Context) -> Result<Vec<Check>, Failure> {
         let seen = format!("{gone} is connected, but its definition is gone");
         checks.push(Check::warning(name, seen, format!("authsome provider register FILE, or authsome revoke {gone}")));
     }
-    checks.extend(conflicts::among(connected.iter()).into_iter().map(|conflict| {
-        Check::warning("hosts", conflict, "remove or rename one of them, or make its api_url narrower")
-    }));
+    checks.extend(
+        conflicts::among(connected.iter())
+            .into_iter()
+            .map(|conflict| Check::warning("hosts", conflict, "remove or rename one of them, or make its api_url narrower")),
+    );
     if checks.is_empty() {
         checks.push(Check::ok(name, format!("{} definitions, all valid", catalog.names().len())));
     }

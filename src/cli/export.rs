@@ -7,7 +7,6 @@ use crate::{
     provider::{Export as Variable, Provider},
     vault::{ConnectionName, Kind, Record},
 };
-use std::fmt::Write;
 use zeroize::Zeroizing;
 
 /// Print a credential for a program that must have it itself
@@ -85,7 +84,9 @@ fn value<'a>(record: &'a Record, field: &str, provider: &Provider) -> Result<&'a
             None => Err(Failure::NoField { provider, connection, field: field.to_owned() }),
         },
         // Whatever field the definition names, the access token is all that leaves.
-        Kind::OAuth { expires_at: Some(at), .. } if *at <= jiff::Timestamp::now().as_second() => Err(Failure::Expired { provider, connection }),
+        Kind::OAuth { expires_at: Some(at), .. } if *at <= jiff::Timestamp::now().as_second() => {
+            Err(Failure::Expired { provider, connection })
+        }
         Kind::OAuth { access_token, .. } => Ok(access_token.expose()),
     }
 }
@@ -95,34 +96,72 @@ fn is_variable(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
+/// Written in place, with room for all of it: no copy of a value is left behind.
 fn render(format: Format, values: &[(String, &str)]) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(String::with_capacity(values.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 32).sum()));
-    for (name, value) in values {
-        // Writing to a String cannot fail.
-        let _ = match format {
-            Format::Env => writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''")),
-            Format::Dotenv => writeln!(text, "{name}={}", dotenv(value)),
-            Format::Json => Ok(()),
-        };
-    }
-    if format == Format::Json {
-        let object: serde_json::Map<_, _> = values.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
-        let _ = writeln!(text, "{:#}", serde_json::Value::from(object));
+    // No escape is longer than six characters for one octet (JSON's \u00XX).
+    let room = values.iter().map(|(name, value)| name.len() + 6 * value.len() + 16).sum::<usize>() + 8;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    match format {
+        Format::Json => json(&mut text, values),
+        Format::Env => values.iter().for_each(|(name, value)| env(&mut text, name, value)),
+        Format::Dotenv => values.iter().for_each(|(name, value)| dotenv(&mut text, name, value)),
     }
     text
 }
 
-/// Bare where every reader agrees on it; single quotes (taken literally) where they can be; double quotes with escapes otherwise.
-fn dotenv(value: &str) -> String {
-    let bare = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@%+,=".contains(&b);
-    if !value.is_empty() && value.bytes().all(bare) {
-        value.to_owned()
-    } else if !value.contains(['\'', '\n', '\r']) {
-        format!("'{value}'")
-    } else {
-        let escaped = value.replace('\\', r"\\").replace('"', "\\\"").replace('$', r"\$").replace('\n', r"\n").replace('\r', r"\r");
-        format!("\"{escaped}\"")
+/// In single quotes everything is itself but the quote (POSIX XCU §2.2.2).
+fn env(text: &mut String, name: &str, value: &str) {
+    text.extend(["export ", name, "='"]);
+    for (i, part) in value.split('\'').enumerate() {
+        text.extend([if i > 0 { r"'\''" } else { "" }, part]);
     }
+    text.push_str("'\n");
+}
+
+/// Bare where every reader agrees on it; single quotes (taken literally) where they can be; double quotes with escapes otherwise.
+fn dotenv(text: &mut String, name: &str, value: &str) {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@%+,=".contains(&b);
+    text.extend([name, "="]);
+    if !value.is_empty() && value.bytes().all(bare) {
+        text.push_str(value);
+    } else if !value.contains(['\'', '\n', '\r']) {
+        text.extend(["'", value, "'"]);
+    } else {
+        text.push('"');
+        for c in value.chars() {
+            match c {
+                '\n' => text.push_str(r"\n"),
+                '\r' => text.push_str(r"\r"),
+                '\\' | '"' | '$' => text.extend(['\\', c]),
+                c => text.push(c),
+            }
+        }
+        text.push('"');
+    }
+    text.push('\n');
+}
+
+fn json(text: &mut String, values: &[(String, &str)]) {
+    let quoted = |text: &mut String, value: &str| {
+        text.push('"');
+        for c in value.chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                // RFC 8259 §7: control characters must be escaped.
+                c if c < ' ' => text.extend([format!("\\u{:04x}", u32::from(c))]),
+                c => text.push(c),
+            }
+        }
+        text.push('"');
+    };
+    text.push('{');
+    for (i, (name, value)) in values.iter().enumerate() {
+        text.push_str(if i > 0 { ",\n  " } else { "\n  " });
+        quoted(text, name);
+        text.push_str(": ");
+        quoted(text, value);
+    }
+    text.push_str("\n}\n");
 }
 
 #[cfg(test)]
@@ -164,6 +203,12 @@ mod tests {
             let script = format!("{}printf %s \"$KEY\"", rendered(Format::Env, &value));
             let output = Command::new("sh").args(["-c", &script]).output().unwrap();
             prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
+        }
+
+        #[test]
+        fn a_json_reader_gets_back_exactly_the_value(value in "\\PC{0,20}[\u{0}-\u{1f}\"\\\\]{0,20}") {
+            let object: serde_json::Value = serde_json::from_str(&rendered(Format::Json, &value)).unwrap();
+            prop_assert_eq!(object["KEY"].as_str(), Some(value.as_str()));
         }
     }
 }

@@ -24,7 +24,8 @@ impl Inspect {
             Value::Object(fields) => fields.clone(),
             _ => Map::new(),
         };
-        let connections: Vec<_> = status::all(&vault, &provider.name)?.iter().map(|status| Value::from(status.details(Some(&provider)))).collect();
+        let connections: Vec<_> =
+            status::all(&vault, &provider.name)?.iter().map(|status| Value::from(status.details(Some(&provider)))).collect();
         document.insert("source".to_owned(), json!(list::source(&provider)));
         document.insert("connections".to_owned(), json!(connections));
         context.out.document(&document.into())?;

@@ -87,7 +87,9 @@ mod tests {
         };
         assert_eq!(record("{}"), "2026-01-01T00:00:00.000Z  forwarded  tls b.acme.test  no connected provider");
         assert_eq!(
-            record(r#"{"method": "GET", "port": 8443, "path": "/v1\u001b[2J\n", "status": 200, "provider": "acme", "decision": "injected", "reason": ""}"#),
+            record(
+                r#"{"method": "GET", "port": 8443, "path": "/v1\u001b[2J\n", "status": 200, "provider": "acme", "decision": "injected", "reason": ""}"#
+            ),
             "2026-01-01T00:00:00.000Z  injected   GET b.acme.test:8443/v1\\u{1b}[2J\\n  200  acme"
         );
     }

@@ -50,7 +50,7 @@ impl Login {
     pub fn run(self, context: &Context) -> Result<u8, Failure> {
         let vault = context.vault()?;
         let provider = context::find(&context.catalog()?, &self.provider, self.base_url.as_deref())?;
-        self.check_flow(&provider)?;
+        self.check_options(&provider)?;
         // Before the key is asked for: nobody likes to paste one for nothing.
         if !self.force && vault.of(&provider.name)?.contains(&self.connection) {
             return Err(VaultError::Exists { provider: provider.name, connection: self.connection }.into());
@@ -70,13 +70,16 @@ impl Login {
         Ok(0)
     }
 
-    fn check_flow(&self, provider: &Provider) -> Result<(), Failure> {
+    fn check_options(&self, provider: &Provider) -> Result<(), Failure> {
         let flow = self.flow.as_deref().unwrap_or(&provider.flow);
         if provider.auth_type != AuthType::ApiKey || flow != "api_key" {
             return Err(LoginError::FlowUnsupported { provider: provider.name.to_string(), flow: flow.to_owned() }.into());
         }
         if !self.scopes.is_empty() {
             return Err(Failure::Usage("--scopes is for OAuth; an API key has the rights it was made with".to_owned()));
+        }
+        if self.base_url.is_some() && !provider.document.to_string().contains("{base_url}") {
+            return Err(Failure::Usage(format!("--base-url: the definition of {} has no place for it", provider.name)));
         }
         Ok(())
     }

@@ -3,7 +3,10 @@ use super::{
     context::{self, Context},
     report::Failure,
 };
-use crate::{provider::ProviderName, vault::{ConnectionName, Vault}};
+use crate::{
+    provider::ProviderName,
+    vault::{ConnectionName, Vault},
+};
 use serde_json::json;
 
 /// Remove one connection

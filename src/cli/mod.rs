@@ -39,7 +39,8 @@ use std::{
 /// The whole program. Starts no thread and reads no file before the command line is understood.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
-    let flag = |name: &str| arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument.as_os_str() == OsStr::new(name));
+    let flag =
+        |name: &str| arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument.as_os_str() == OsStr::new(name));
     if flag("--no-color") {
         anstream::ColorChoice::Never.write_global();
     }
@@ -70,8 +71,8 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::Run(command) => command.run(identity.acting(load)??),
         Command::Demo(command) => command.run(out),
         Command::Doctor(command) => {
-            let sandbox = doctor::sandbox();
-            command.run(&own()?, sandbox)
+            let privileged = doctor::privileged();
+            command.run(&own()?, privileged)
         }
         Command::Login(command) => command.run(&own()?),
         Command::Logout(command) => command.run(&own()?),

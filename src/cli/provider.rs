@@ -1,12 +1,5 @@
 //! `authsome provider …`, `register` and `remove`
-use super::{
-    conflicts,
-    context::Context,
-    inspect::Inspect,
-    list::List,
-    logout::Revoke,
-    report::Failure,
-};
+use super::{conflicts, context::Context, inspect::Inspect, list::List, logout::Revoke, report::Failure};
 use crate::provider::{Provider as Definition, ProviderName, Source};
 use serde_json::json;
 use std::{
@@ -121,7 +114,8 @@ impl Check {
         if context.out.json {
             context.out.document(&json!({"name": definition.name.as_str(), "matches": matches, "conflicts": conflicts}))?;
         } else {
-            let lines = matches.iter().map(|url| format!("matches    {url}\n")).chain(conflicts.iter().map(|text| format!("conflict   {text}\n")));
+            let lines =
+                matches.iter().map(|url| format!("matches    {url}\n")).chain(conflicts.iter().map(|text| format!("conflict   {text}\n")));
             context.out.data(&format!("provider   {}\n{}", definition.name, lines.collect::<String>()))?;
         }
         Ok(0)

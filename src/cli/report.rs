@@ -15,6 +15,9 @@ use std::{
     path::PathBuf,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Exit codes, as README lists them.
 pub const UNEXPECTED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -108,32 +111,39 @@ impl Failure {
                 let meant = nearest.as_ref().map_or_else(String::new, |name| format!("did you mean `{name}`? "));
                 ("ProviderNotFoundError", PROVIDER, format!("{meant}`authsome list --all` shows every provider"))
             }
-            Self::BundledProvider(name) => {
-                ("OperationNotAllowedError", PROVIDER, format!("a file of your own overrides it: authsome provider register FILE with \"name\": \"{name}\""))
-            }
+            Self::BundledProvider(name) => (
+                "OperationNotAllowedError",
+                PROVIDER,
+                format!("a file of your own overrides it: authsome provider register FILE with \"name\": \"{name}\""),
+            ),
             Self::NotConnected(provider) => ("ConnectionNotFoundError", CONNECTION, format!("authsome login {provider}")),
             Self::NoConnection { provider, connection, existing } if existing.is_empty() => {
                 ("ConnectionNotFoundError", CONNECTION, format!("authsome login {provider} --connection {connection}"))
             }
             Self::NoConnection { existing, .. } => ("ConnectionNotFoundError", CONNECTION, format!("there is {}", listed(existing))),
             Self::NoDefault { provider, existing } => {
-                let hint = format!("name one with --connection, or choose it for good: authsome set-default {provider} NAME ({})", listed(existing));
+                let hint = format!(
+                    "name one with --connection, or choose it for good: authsome set-default {provider} NAME ({})",
+                    listed(existing)
+                );
                 ("ConnectionNotFoundError", CONNECTION, hint)
             }
             Self::NoField { provider, connection, .. } | Self::Expired { provider, connection } => {
                 let kind = if matches!(self, Self::Expired { .. }) { "TokenExpiredError" } else { "CredentialMissingError" };
                 (kind, CREDENTIAL, format!("authsome login {provider} --connection {connection} --force"))
             }
-            Self::NoExport(provider) => {
-                ("OperationNotAllowedError", PROVIDER, format!("add \"export\": {{\"NAME\": \"API_TOKEN\"}} to the definition of {provider}"))
-            }
+            Self::NoExport(provider) => (
+                "OperationNotAllowedError",
+                PROVIDER,
+                format!("add \"export\": {{\"NAME\": \"API_TOKEN\"}} to the definition of {provider}"),
+            ),
             Self::BadVariable { .. } => {
                 ("OperationNotAllowedError", PROVIDER, "letters, digits and underscores, not beginning with a digit".to_owned())
             }
             Self::UnknownField { known, .. } => ("FieldNotFound", UNEXPECTED, format!("there is {}", known.join(", "))),
             Self::InsideRun(run) => {
-                let run = run.as_ref().map_or_else(String::new, |id| format!(" {id}"));
-                let hint = format!("the program of run{run} is to use credentials without having them; call authsome outside of the run");
+                let run = run.as_ref().map_or_else(|| "the run".to_owned(), |id| format!("run {id}"));
+                let hint = format!("programs use credentials without having them; call authsome outside of {run}");
                 ("OperationNotAllowedError", PROVIDER, hint)
             }
             Self::NotInThisVersion("run without --transparent") => {
@@ -175,6 +185,7 @@ fn vault(error: &VaultError) -> (&'static str, u8, String) {
             return ("ConnectionAlreadyExistsError", EXISTS, hint);
         }
         VaultError::NoPassphrase => return ("InputCancelledError", USAGE, "the passphrase is asked for on the terminal".to_owned()),
+        VaultError::PassphrasesDiffer => return ("InputCancelledError", USAGE, "try again; nothing was stored".to_owned()),
         VaultError::KeyUnsupported(_) => {
             return ("VaultError", PLATFORM, "set vault.key in config.toml to identity or passphrase".to_owned());
         }
@@ -185,13 +196,17 @@ fn vault(error: &VaultError) -> (&'static str, u8, String) {
             return ("ConnectionNotFoundError", CONNECTION, format!("authsome set-default {provider} NAME"));
         }
         VaultError::HardLinked { path, .. } => format!("find the other names and remove them: find / -xdev -samefile {}", path.display()),
-        VaultError::NotAFile { .. } | VaultError::TooLarge { .. } | VaultError::Misplaced { .. } => "move it away and log in again".to_owned(),
+        VaultError::NotAFile { .. } | VaultError::TooLarge { .. } | VaultError::Misplaced { .. } => {
+            "move it away and log in again".to_owned()
+        }
         VaultError::KeyMissing { path, .. } => {
             format!("bring {} back from a backup; without it, remove each credential (authsome logout) and log in again", path.display())
         }
         VaultError::KeyInvalid { .. } => "a key is one line beginning with AGE-SECRET-KEY-1, as age-keygen(1) writes it".to_owned(),
         VaultError::Passphrase { .. } => "try again".to_owned(),
-        VaultError::WrongKey { .. } => "use the key it was stored with, or log in again with --force once the others are removed".to_owned(),
+        VaultError::WrongKey { .. } => {
+            "use the key it was stored with, or log in again with --force once the others are removed".to_owned()
+        }
         VaultError::Damaged { .. } => "bring the file back from a backup, or log in again with --force".to_owned(),
     };
     ("CredentialMissingError", CREDENTIAL, hint)
@@ -216,7 +231,11 @@ fn login(error: &LoginError) -> (&'static str, u8, String) {
             ("AuthenticationFailedError", format!("{{{}}}", example.join(", ")))
         }
         LoginError::UnknownField { .. } => ("AuthenticationFailedError", "nothing was stored".to_owned()),
-        LoginError::TooLong(_) | LoginError::NotText | LoginError::Empty(_) | LoginError::ControlCharacter(_) | LoginError::Pattern { .. } => {
+        LoginError::TooLong(_)
+        | LoginError::NotText
+        | LoginError::Empty(_)
+        | LoginError::ControlCharacter(_)
+        | LoginError::Pattern { .. } => {
             ("AuthenticationFailedError", "check that the whole key was copied and nothing else; nothing was stored".to_owned())
         }
     };
@@ -265,7 +284,12 @@ fn demo(error: &DemoError) -> (&'static str, u8, String) {
 }
 
 fn gate(gate: &Gate) -> (&'static str, u8, String) {
-    let hint = gate.opens_with().map_or_else(|| "use sudo".to_owned(), |command| format!("{command}; or use sudo"));
+    let hint = match (gate.opens_with(), nix::unistd::geteuid().is_root()) {
+        (Some(command), true) => command,
+        (Some(command), false) => format!("{command}; or use sudo"),
+        (None, true) => "this has to be opened on the machine that this system runs on".to_owned(),
+        (None, false) => "use sudo".to_owned(),
+    };
     ("PlatformError", PLATFORM, hint)
 }
 
@@ -282,7 +306,8 @@ pub fn tell(failure: &Failure, out: Output) -> u8 {
 pub fn usage(error: &clap::Error, json: bool) -> u8 {
     if json && error.use_stderr() {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let message = lines.join(" ").trim_start_matches("error: ").to_owned();
         write(&Report { kind: "UsageError", code: USAGE, message, hint: "authsome --help".to_owned() }, true);
     } else if let Err(closed) = error.print() {
         return Failure::Output(closed).report().code;

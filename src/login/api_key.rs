@@ -3,6 +3,7 @@ use super::LoginError;
 use crate::{
     provider::{Field, Provider},
     secret::Secret,
+    vault::prompt,
 };
 use std::{
     collections::BTreeMap,
@@ -40,16 +41,15 @@ pub fn collect(provider: &Provider, input: &Input, env: &dyn Fn(&str) -> Option<
 
 fn ask(provider: &Provider, field: &Field) -> Result<Secret<String>, LoginError> {
     let prompt = format!("{}, {}: ", provider.display_name, field.label);
-    let answer = if field.secret { ask_masked(&prompt)? } else { ask_openly(&prompt)? };
+    let answer = if field.secret { prompt::ask(&prompt, true).map_err(unanswered)? } else { ask_openly(&prompt)? };
     if answer.expose().is_empty() { Err(LoginError::Cancelled) } else { Ok(answer) }
 }
 
-fn ask_masked(prompt: &str) -> Result<Secret<String>, LoginError> {
-    let masked = rpassword::ConfigBuilder::new().password_feedback_mask('*').build();
-    rpassword::prompt_password_with_config(prompt, masked).map(Secret::new).map_err(|error| match error.kind() {
+fn unanswered(error: io::Error) -> LoginError {
+    match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::Interrupted => LoginError::Cancelled,
         _ => LoginError::NoTerminal,
-    })
+    }
 }
 
 fn ask_openly(prompt: &str) -> Result<Secret<String>, LoginError> {
@@ -91,8 +91,7 @@ fn parse(provider: &Provider, text: Secret<String>) -> Result<Fields, LoginError
     }
     let name = || provider.name.to_string();
     let fields = || provider.fields.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
-    let values: Fields =
-        serde_json::from_str(text.expose()).map_err(|_| LoginError::NotAnObject { provider: name(), fields: fields() })?;
+    let values: Fields = serde_json::from_str(text.expose()).map_err(|_| LoginError::NotAnObject { provider: name(), fields: fields() })?;
     if let Some(field) = values.keys().find(|key| !provider.fields.iter().any(|field| field.name == **key)) {
         return Err(LoginError::UnknownField { provider: name(), field: field.clone(), fields: fields() });
     }

@@ -1,8 +1,5 @@
 //! What a run is asked to do, as its command line says it. What `config.toml` adds is in [`crate::config::Config`].
-use crate::{
-    provider::ProviderName,
-    vault::ConnectionName,
-};
+use crate::{provider::ProviderName, vault::ConnectionName};
 use std::{ffi::OsString, path::PathBuf};
 
 pub use crate::config::{EgressChoice, Mode};

@@ -1,5 +1,5 @@
 //! The key that opens the vault: an age identity, from a file here, a file elsewhere, a variable, or under a passphrase.
-use super::{VaultError, file, seal};
+use super::{VaultError, file, prompt, seal};
 use crate::secret::Secret;
 use age::{secrecy::ExposeSecret, secrecy::SecretString, x25519};
 use std::{
@@ -128,13 +128,12 @@ fn open_sealed(path: &Path) -> Result<Option<x25519::Identity>, VaultError> {
 fn new_passphrase() -> Result<SecretString, VaultError> {
     let first = ask("New passphrase for the authsome vault: ")?;
     let second = ask("The same again: ")?;
-    if first.expose_secret() == second.expose_secret() { Ok(first) } else { Err(VaultError::NoPassphrase) }
+    if first.expose_secret() == second.expose_secret() { Ok(first) } else { Err(VaultError::PassphrasesDiffer) }
 }
 
-/// Asks on the terminal, not on stdin, which may be the program's or a key's.
-fn ask(prompt: &str) -> Result<SecretString, VaultError> {
-    let answer = rpassword::prompt_password(prompt).map_err(|_| VaultError::NoPassphrase)?;
-    if answer.is_empty() { Err(VaultError::NoPassphrase) } else { Ok(SecretString::from(answer)) }
+fn ask(question: &str) -> Result<SecretString, VaultError> {
+    let answer = prompt::ask(question, false).map_err(|_| VaultError::NoPassphrase)?;
+    if answer.expose().is_empty() { Err(VaultError::NoPassphrase) } else { Ok(SecretString::from(answer.expose().as_str())) }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 mod file;
 mod key;
+pub mod prompt;
 mod record;
 mod seal;
 mod store;
@@ -52,6 +53,8 @@ pub enum VaultError {
     Passphrase { path: PathBuf },
     #[error("no passphrase was given")]
     NoPassphrase,
+    #[error("the two passphrases differ")]
+    PassphrasesDiffer,
     #[error("the vault key {origin} does not open {}", path.display())]
     WrongKey { origin: String, path: PathBuf },
     #[error("{} is damaged: {reason}", path.display())]

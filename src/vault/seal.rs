@@ -15,11 +15,10 @@ pub fn seal(recipient: &impl Recipient, plaintext: &[u8]) -> Result<Vec<u8>, Str
 }
 
 pub fn open(identity: &dyn Identity, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let mut reader =
-        Decryptor::new_buffered(sealed).and_then(|d| d.decrypt(std::iter::once(identity))).map_err(|error| match error {
-            DecryptError::NoMatchingKeys | DecryptError::DecryptionFailed => OpenError::WrongKey,
-            other => OpenError::Damaged(first_line(&other)),
-        })?;
+    let mut reader = Decryptor::new_buffered(sealed).and_then(|d| d.decrypt(std::iter::once(identity))).map_err(|error| match error {
+        DecryptError::NoMatchingKeys | DecryptError::DecryptionFailed => OpenError::WrongKey,
+        other => OpenError::Damaged(first_line(&other)),
+    })?;
     // The plaintext is shorter than the file; with room for all of it the buffer never moves and leaves no copy.
     let mut plaintext = Zeroizing::new(Vec::with_capacity(sealed.len()));
     reader.read_to_end(&mut plaintext).map_err(|_| OpenError::Damaged("its content does not match its seal".to_owned()))?;

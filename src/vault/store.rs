@@ -40,7 +40,9 @@ impl Vault {
         let mut found = BTreeSet::new();
         for dir in entries(&self.dir)? {
             // A file, or a directory that is not ours: no provider has such a name.
-            let Some(provider) = file_name(&dir).and_then(|name| name.parse::<ProviderName>().ok()).filter(|_| dir.is_dir()) else { continue };
+            let Some(provider) = file_name(&dir).and_then(|name| name.parse::<ProviderName>().ok()).filter(|_| dir.is_dir()) else {
+                continue;
+            };
             found.extend(self.of(&provider)?.into_iter().map(|connection| (provider.clone(), connection)));
         }
         Ok(found.into_iter().collect())
