@@ -517,6 +517,30 @@ async fn a_server_that_speaks_first_is_heard() {
 }
 
 #[tokio::test]
+async fn plain_http_is_never_injected() {
+    let (saw, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let server = tcp_server(move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let mut head = String::new();
+            stream.read_to_string(&mut head).await.unwrap();
+            saw.send(head).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(server, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nAuthorization: Bearer authsome-proxy-managed\r\n\r\n", server.port());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(heads.recv().await.unwrap(), request);
+    assert_eq!(proxy.said(), ["placeholder sent to 127.0.0.1: no connected provider claims it"]);
+    drop(stream);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["protocol"], &record["decision"]), (&"http".into(), &"forwarded".into()));
+}
+
+#[tokio::test]
 async fn a_relay_carries_all_bytes_and_the_end_of_each_direction() {
     const LENGTH: usize = 4 << 20;
     let pattern = |seed: usize| (0..LENGTH).map(|i| (i * 31 + i / 251 + seed) as u8).collect::<Vec<_>>();

@@ -115,7 +115,7 @@ impl Connection {
             (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
             (Detected::Tls(hello), Decision::Inject(routes)) => self.open(*hello, seen, target, Rules::Inject(routes)).await,
             (Detected::Tls(hello), Decision::Inspect) => self.open(*hello, seen, target, Rules::Inspect).await,
-            (Detected::Tls(_), Decision::Forward(why)) => self.forward("tls", target, &seen, &why).await,
+            (Detected::Tls(_), Decision::Forward(why)) => self.forward(target, &seen, &why).await,
             (Detected::TlsNoName, Decision::Inject(_) | Decision::Forward(_)) => {
                 self.relay("tls", target, &seen, "TLS without a name is never opened").await;
             }
@@ -149,9 +149,9 @@ impl Connection {
         Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
 
-    async fn forward(self, protocol: &'static str, target: Target, seen: &[u8], why: &Forward) {
+    async fn forward(self, target: Target, seen: &[u8], why: &Forward) {
         self.context.notices.forwarded(&target.host, why);
-        self.relay(protocol, target, seen, &notice::reason(why)).await;
+        self.relay("tls", target, seen, &notice::reason(why)).await;
     }
 
     async fn relay(self, protocol: &'static str, target: Target, seen: &[u8], reason: &str) {

@@ -99,8 +99,11 @@ fn config(leaf: rcgen::Certificate, leaves: &Leaves, offer: Offer) -> Result<Arc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{host::Host, proxy::tls::ALPN_H2};
-    use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
+    use crate::{
+        host::Host,
+        proxy::tls::{ALPN_H2, ALPN_HTTP11},
+    };
+    use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConnection};
 
     fn name(text: &str) -> Name {
         match text.parse() {
@@ -122,10 +125,14 @@ mod tests {
     }
 
     /// A handshake in memory; the client's view of it.
-    fn handshake(config: ClientConfig, expects: &str, server: Arc<ServerConfig>) -> Result<ClientConnection, rustls::Error> {
-        let mut client: Connection = ClientConnection::new(Arc::new(config), expects.to_owned().try_into().unwrap()).unwrap().into();
+    fn handshake(
+        config: impl Into<Arc<ClientConfig>>,
+        expects: &str,
+        server: Arc<ServerConfig>,
+    ) -> Result<ClientConnection, rustls::Error> {
+        let mut client: Connection = ClientConnection::new(config.into(), expects.to_owned().try_into().unwrap()).unwrap().into();
         let mut server: Connection = ServerConnection::new(server).unwrap().into();
-        while client.is_handshaking() || server.is_handshaking() {
+        while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
             transfer(&mut client, &mut server)?;
             transfer(&mut server, &mut client)?;
         }
@@ -172,6 +179,19 @@ mod tests {
         {
             let refused = handshake(client(trusted, rustls::ALL_VERSIONS, &[]), expects, server.clone()).unwrap_err();
             assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{expects}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_session_resumes_whatever_is_offered_by_alpn() {
+        let authority = Authority::new().unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = Arc::new(client(&authority, &[version], &[b"h2", b"http/1.1"]));
+            let kinds = [ALPN_H2, ALPN_HTTP11].map(|offer| {
+                let server = authority.server_config(&name("api.acme.test"), Some(offer)).unwrap();
+                handshake(config.clone(), "api.acme.test", server).unwrap().handshake_kind()
+            });
+            assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
         }
     }
 
