@@ -92,7 +92,7 @@ async fn permit(session: &Session, exchange: &Exchange, parts: &Parts) -> Result
             exchange.record(|guard| guard.provider(&route.provider));
             match session.context.resolver.resolve(&route.provider).await {
                 Ok(grant) => {
-                    exchange.record(|guard| guard.verdict(Verdict::Injected, format!("claimed by {}", route.provider)));
+                    exchange.record(|guard| guard.verdict(Verdict::Injected, route.provider.as_str()));
                     Ok(Permit::Inject(grant))
                 }
                 Err(unavailable) => {
