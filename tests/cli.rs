@@ -434,8 +434,16 @@ fn definitions_are_registered_checked_and_removed() {
     let file = file.to_str().unwrap();
     home.run(&["provider", "check", file]).is(0, "provider   zeta\nmatches    https://api.zeta.test\n", "");
     home.run(&["provider", "register", file]).is(0, "", "Registered zeta.\n");
-    assert_eq!(home.run(&["register", file]).code, Some(7));
+    home.run(&["register", file]).is(7, "", "error: provider zeta is registered already\nhint: --force replaces it\n");
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    fs::write(file, text.replace("api.zeta.test", "api.acme.test")).unwrap();
+    let ambiguous = "ambiguous host match: https://api.acme.test claimed by acme and zeta; not injected\n";
+    home.run(&["provider", "check", file]).is(0, &format!("provider   zeta\nmatches    https://api.acme.test\nconflict   {ambiguous}"), "");
     home.run(&["register", file, "--force"]).is(0, "", "Registered zeta.\n");
+    home.feed("ak-1", &["login", "zeta", "--stdin", "-q"]).is(0, "", "");
+    assert_eq!(home.run(&["list"]).stderr, format!("warning: {ambiguous}"));
+    assert!(home.run(&["doctor"]).stdout.contains("warning  hosts           ambiguous host match"));
+    home.run(&["revoke", "zeta", "-q"]).is(0, "", "");
     home.run(&["provider", "remove", "zeta"]).is(0, "", "Removed the definition of zeta.\n");
     assert_eq!(home.run(&["remove", "zeta"]).code, Some(4));
 }
