@@ -218,6 +218,10 @@ fn the_key_can_live_elsewhere() {
     let text = fs::read_to_string(&elsewhere).unwrap();
     let home = home.with("AUTHSOME_MASTER_KEY_FILE", elsewhere.to_str().unwrap());
     exported(&home);
+    // As orchestrators mount secrets.
+    fs::rename(&elsewhere, home.path("../mounted")).unwrap();
+    symlink(home.path("../mounted"), &elsewhere).unwrap();
+    exported(&home);
     fs::remove_file(&elsewhere).unwrap();
     exported(&home.with("AUTHSOME_MASTER_KEY", text.lines().last().unwrap()));
 }
