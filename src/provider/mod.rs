@@ -128,7 +128,7 @@ impl Provider {
             auth_type: written.auth_type,
             flow: written.flow.clone().unwrap_or_else(|| API_KEY.to_owned()),
             api_urls,
-            endpoints: endpoints(&written),
+            endpoints: endpoints(&written, base_url.or(default)),
             exports: exports(&written).map_err(|(at, reason)| error(&at, reason))?,
             env_var: api_key.env_var.map(|name| variable(name).map_err(|reason| error("api_key.env_var", reason))).transpose()?,
             key_pattern: key_pattern.map_err(|problem| error("api_key.key_pattern", problem.to_string()))?,
@@ -233,10 +233,11 @@ fn api_urls(written: &Document, base_url: Option<&str>) -> Result<(Vec<ApiUrl>, 
 }
 
 /// Endpoints that are no plain https URL cannot be reached through an opened connection anyway.
-fn endpoints(written: &Document) -> Vec<ApiUrl> {
+fn endpoints(written: &Document, base_url: Option<&str>) -> Vec<ApiUrl> {
     let Some(oauth) = &written.oauth else { return Vec::new() };
     let urls = [&oauth.authorization_url, &oauth.token_url, &oauth.revocation_url, &oauth.device_authorization_url, &oauth.registration_endpoint];
-    urls.into_iter().flatten().filter_map(|url| url.split('?').next()?.parse().ok()).collect()
+    let filled = urls.into_iter().flatten().map(|url| url.replace(BASE_URL, base_url.unwrap_or_default().trim_end_matches('/')));
+    filled.filter_map(|url| url.split('?').next()?.parse().ok()).collect()
 }
 
 fn exports(written: &Document) -> Result<Vec<Export>, (String, String)> {
@@ -280,7 +281,10 @@ fn variable(name: String) -> Result<String, String> {
 }
 
 fn key_pattern(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_SIZE_LIMIT).build()
+    // As written where it is anchored already: the text is shown when a key does not match.
+    let anchored = text.starts_with('^') && text.ends_with('$') && !text.contains('|');
+    let whole = if anchored { text.to_owned() } else { format!("^(?:{text})$") };
+    RegexBuilder::new(&whole).size_limit(PATTERN_SIZE_LIMIT).build()
 }
 
 impl ProviderName {

@@ -100,12 +100,12 @@ fn stranger_of(suffix: &str) -> String {
 
 /// The pattern that was probably meant: any label in front of the suffix, or a host whose dots were not escaped.
 fn safe_pattern(pattern: &str, suffix: &str) -> Option<String> {
-    let whole = pattern.trim_start_matches('^').trim_end_matches('$');
-    let plain = whole.strip_prefix(".*").unwrap_or(whole);
-    let name = if suffix.trim_start_matches('.').contains('.') { suffix.trim_start_matches('.') } else { plain.trim_start_matches('.') };
-    let Ok(Host::Name(name)) = name.parse::<Host>() else { return None };
-    let escaped = regex_syntax::escape(name.as_str());
-    name.as_str().contains('.').then(|| if plain == whole { escaped.clone() } else { format!(r"(.+\.)?{escaped}") })
+    let own = suffix.trim_start_matches('.');
+    if own.contains('.') {
+        return own.parse::<Host>().is_ok().then(|| format!(r"(.+\.)?{}", regex_syntax::escape(own)));
+    }
+    let plain = pattern.trim_start_matches('^').trim_end_matches('$');
+    (plain.contains('.') && plain.parse::<Host>().is_ok()).then(|| regex_syntax::escape(plain))
 }
 
 impl FromStr for HostPattern {
@@ -125,6 +125,84 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Exact(host) => write!(f, "{host}"),
             Self::Regex(pattern) => write!(f, "regex:{}", pattern.text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn host(text: &str) -> Host {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn patterns_that_end_in_a_domain_are_accepted() {
+        for (pattern, yes, no) in [
+            (r"(.+\.)?acme\.test", &["acme.test", "api.acme.test", "a.b.acme.test"][..], &["evilacme.test", "acme.test.evil.test", "acmextest.evil.test"][..]),
+            (r".*\.linear\.acme\.test", &["api.linear.acme.test"], &["linear.acme.test", "evillinear.acme.test"]),
+            (r"^(www\.acme\.test|acme\.test)$", &["www.acme.test", "acme.test"], &["x.acme.test", "wwwxacme.test"]),
+            (r"us[0-9]+\.api\.acme\.test", &["us21.api.acme.test"], &["us.api.acme.test", "us1xapi.acme.test"]),
+            (r"API\.ACME\.TEST", &["api.acme.test"], &["x.test"]),
+        ] {
+            let pattern = HostPattern::regex(pattern).unwrap();
+            for name in yes {
+                assert!(pattern.matches(&host(name)), "{pattern} {name}");
+            }
+            for name in no {
+                assert!(!pattern.matches(&host(name)), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_that_claim_strangers_are_refused_with_what_was_meant() {
+        for (pattern, suggestion) in [
+            (r".*githubusercontent\.com$", Some(r"(.+\.)?githubusercontent\.com")),
+            (r".*googleapis.*", None),
+            (r".*", None),
+            (r"", None),
+            (r".*\.com", None),
+            (r".+\.test", None),
+            (r"api.acme.test", Some(r"api\.acme\.test")),
+            (r"(api\.acme\.test|.*)", None),
+            (r"acme\.test|.*evil\.test", Some(r"(.+\.)?evil\.test")),
+            (r"[a-z]+acme\.test", Some(r"(.+\.)?acme\.test")),
+            (r".*acme\.(test|com)", Some(r"(.+\.)?acme\.test")),
+            (r"(?x) api\.acme\.test # .*", None),
+        ] {
+            let error = HostPattern::regex(pattern).map(|accepted| accepted.to_string()).expect_err(pattern);
+            match (&error, suggestion) {
+                (HostPatternError::Unsafe { suggestion: None, .. } | HostPatternError::Syntax { .. }, None) => {}
+                (HostPatternError::Unsafe { suggestion: Some(given), .. }, Some(wanted)) => {
+                    assert_eq!(given, wanted);
+                    HostPattern::regex(given).unwrap();
+                }
+                _ => panic!("{pattern}: {error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_match_no_pattern() {
+        assert!(!HostPattern::regex(r"(.+\.)?acme\.test").unwrap().matches(&host("203.0.113.7")));
+    }
+
+    proptest! {
+        /// Whatever is accepted forces its suffix: no name outside of it ever matches.
+        #[test]
+        fn an_accepted_pattern_never_leaves_its_domain(head in r"(\.\*|\.\+|\(\.\+\\\.\)\?|[a-z]{1,3}|\[a-z\]\+|\\\.|\|){0,4}", name in "[a-z]{1,8}(\\.[a-z]{1,8}){0,2}") {
+            if let Ok(pattern) = HostPattern::regex(&format!(r"{head}\.acme\.test"))
+                && let Ok(name) = name.parse::<Host>()
+                && pattern.matches(&name)
+            {
+                let text = name.to_string();
+                let alternatives: Vec<&str> = head.split('|').collect();
+                prop_assert!(text.ends_with(".acme.test") || alternatives.len() > 1, "{} matches {}", pattern, text);
+            }
         }
     }
 }

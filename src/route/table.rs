@@ -178,3 +178,102 @@ fn is_loopback(host: &Host) -> bool {
         Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        let (host, port) = text.rsplit_once('@').unwrap_or((text, "443"));
+        Target { host: host.parse().unwrap(), port: port.parse().unwrap() }
+    }
+
+    fn table(routes: &[(&str, &str)]) -> Table {
+        let routes = routes.iter().map(|(provider, url)| Route { provider: provider.parse().unwrap(), url: url.parse().unwrap() });
+        let endpoints = vec!["https://login.acme.test/oauth/token".parse().unwrap(), "https://api.acme.test/oauth/token".parse().unwrap()];
+        Table::new(routes.collect(), endpoints, vec!["pinned.acme.test".parse().unwrap()])
+    }
+
+    /// The provider whose credential a request would get, or why none.
+    fn asked(table: &Table, host: &str, path: &str) -> String {
+        let decision = match table.decide(&target(host)) {
+            Decision::Inject(routes) => routes.decide(path),
+            Decision::Forward(why) => RequestDecision::Forward(why),
+            other => panic!("{other:?}"),
+        };
+        match decision {
+            RequestDecision::Inject(route) => route.provider.to_string(),
+            RequestDecision::Forward(Forward::Ambiguous(a, b)) => format!("{a} or {b}"),
+            RequestDecision::Forward(why) => format!("{why:?}"),
+        }
+    }
+
+    #[test]
+    fn look_alikes_get_nothing() {
+        let table = table(&[("acme", "api.acme.test"), ("wide", r"regex:(.+\.)?wide\.test"), ("ported", "https://ported.test:8443")]);
+        for (host, want) in [
+            ("api.acme.test", "acme"),
+            ("API.Acme.Test.", "acme"),
+            ("api.acme.test@8443", "NoProvider"),
+            ("acme.test", "NoProvider"),
+            ("xapi.acme.test", "NoProvider"),
+            ("api.acme.test.evil.test", "NoProvider"),
+            ("api-acme.test", "NoProvider"),
+            ("apі.acme.test", "NoProvider"),
+            ("wide.test", "wide"),
+            ("a.b.wide.test", "wide"),
+            ("evilwide.test", "NoProvider"),
+            ("wide.test.evil.test", "NoProvider"),
+            ("ported.test", "NoProvider"),
+            ("ported.test@8443", "ported"),
+            ("203.0.113.7", "NoProvider"),
+            ("127.0.0.1", "NoProvider"),
+            ("pinned.acme.test", "Passthrough"),
+        ] {
+            assert_eq!(asked(&table, host, "/"), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_never_a_provider() {
+        let table = table(&[("acme", "localhost"), ("other", "https://127.0.0.1"), ("third", "api.localhost")]);
+        for host in ["localhost", "127.0.0.1", "api.localhost"] {
+            assert_eq!(asked(&table, host, "/"), "NoProvider", "{host}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_claim_wins_and_a_tie_injects_nothing() {
+        let table = table(&[
+            ("whole", "api.acme.test"),
+            ("deep", "https://api.acme.test/v1"),
+            ("deeper", "https://api.acme.test/v1/admin"),
+            ("pattern", r"regex:(.+\.)?acme\.test"),
+            ("rival", "https://api.acme.test/v1/admin"),
+            ("one", "twin.test"),
+            ("two", "twin.test"),
+        ]);
+        for (host, path, want) in [
+            ("api.acme.test", "/", "whole"),
+            ("api.acme.test", "/v1/x", "deep"),
+            ("api.acme.test", "/v10", "whole"),
+            ("api.acme.test", "/v1/admin/x", "deeper or rival"),
+            ("api.acme.test", "/v1/../v1/x", "whole"),
+            ("api.acme.test", "/oauth/token", "OAuthEndpoint"),
+            ("www.acme.test", "/v1/x", "pattern"),
+            ("twin.test", "/", "one or two"),
+        ] {
+            assert_eq!(asked(&table, host, path), want, "{host}{path}");
+        }
+        assert!(matches!(table.decide(&target("twin.test")), Decision::Forward(Forward::Ambiguous(..))), "not even opened");
+        let conflicts: Vec<_> = table.conflicts().into_iter().map(|conflict| format!("{} {}", conflict.a, conflict.b)).collect();
+        assert_eq!(conflicts, ["deeper rival", "one two"]);
+    }
+
+    #[test]
+    fn a_path_that_no_route_claims_is_forwarded() {
+        let table = table(&[("deep", "https://api.acme.test/v1")]);
+        assert_eq!(asked(&table, "api.acme.test", "/v2"), "NoPath");
+        assert_eq!(asked(&table, "api.acme.test", "/v1/%2e%2e/v2"), "NoPath");
+    }
+}

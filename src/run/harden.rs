@@ -75,9 +75,7 @@ impl CoreLimit {
 /// process dumpable again and clears what prctl(2) set) and after the last mount.
 pub fn lock_down(options: &Options) -> Result<CoreLimit, Error> {
     let core = forbid_core_dumps()?;
-    if options.refuses(Rule::Keyring) {
-        leave_session_keyring()?;
-    }
+    leave_session_keyring()?;
     drop_capabilities()?;
     prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
     prctl::set_dumpable(false).map_err(Error::Dumpable)?;
@@ -93,7 +91,7 @@ fn forbid_core_dumps() -> Result<CoreLimit, Error> {
     Ok(CoreLimit { soft, hard })
 }
 
-/// Keys of the login session would otherwise stay in the child's possession (keyrings(7)).
+/// Keys of the login session would otherwise stay in the child's possession (keyrings(7)), whether or not it may call keyctl(2).
 fn leave_session_keyring() -> Result<(), Error> {
     match netns::keyring::join_new_session() {
         Ok(()) => Ok(()),
@@ -110,8 +108,7 @@ fn drop_capabilities() -> Result<(), Error> {
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed("effective"))? {
         caps::clear(None, CapSet::Bounding).map_err(failed("bounding"))?;
     }
-    caps::clear(None, CapSet::Ambient).map_err(failed("ambient"))?;
+    // What is not inheritable is not ambient either, and what is not permitted is not effective (capabilities(7)).
     caps::clear(None, CapSet::Inheritable).map_err(failed("inheritable"))?;
-    caps::clear(None, CapSet::Effective).map_err(failed("effective"))?;
     caps::clear(None, CapSet::Permitted).map_err(failed("permitted"))
 }

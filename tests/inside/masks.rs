@@ -1,6 +1,7 @@
 //! The masks, seen from inside; each probe also runs where the mask is not in force and must succeed there.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     os::{
         fd::AsRawFd,
@@ -22,14 +23,16 @@ type Done = Result<(), Failed>;
 type Test = fn() -> Done;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 16] = [
         ("home shows the marker alone", home_shows_the_marker_alone),
         ("home is masked wherever it is seen", home_is_masked_wherever_it_is_seen),
+        ("home that is not masked after all", home_not_masked_after_all),
         ("home below a private directory", home_below_a_private_directory),
         ("masks cannot be taken off from inside", masks_cannot_be_taken_off),
         ("key file", key_file),
         ("sockets", sockets),
         ("socket linked into place", socket_linked_into_place),
+        ("socket in a directory that cannot be listed", socket_in_a_closed_directory),
         ("runtime directory", runtime_directory),
         ("kept path in the runtime directory", kept_path_in_the_runtime_directory),
         ("what runs later is read-only", what_runs_later_is_read_only),
@@ -80,6 +83,16 @@ fn home_is_masked_wherever_it_is_seen() -> Done {
     ];
     each_kind(&scenario, |text| assert_eq!(text, "0"));
     assert_eq!(unmasked(&scenario), "6");
+    Ok(())
+}
+
+/// CMD is not started when the marker is not what is seen.
+fn home_not_masked_after_all() -> Done {
+    let fixture = Fixture::new();
+    let scenario = Scenario { disturbed: true, ..fixture.masked("echo started") };
+    let output = scenario.output();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(Scenario { disturbed: false, ..scenario }.text(), "started");
     Ok(())
 }
 
@@ -161,6 +174,24 @@ fn socket_linked_into_place() -> Done {
     Ok(())
 }
 
+fn socket_in_a_closed_directory() -> Done {
+    if !stage::is_root() {
+        eprintln!("needs a directory of another user");
+        return Ok(());
+    }
+    let fixture = Fixture::new();
+    let closed = fixture.make_directory("closed");
+    let path = fixture.path("closed/agent");
+    let _listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+    std::os::unix::fs::chown(&closed, Some(0), Some(0))?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o711))?;
+    let scenario = fixture.masked(&connect_to(&path));
+    each_kind(&scenario, |text| assert_eq!(text, "refused"));
+    assert_eq!(unmasked(&scenario), "open");
+    Ok(())
+}
+
 fn runtime(fixture: &Fixture, script: &str) -> Scenario {
     let directory = fixture.make_directory("runtime");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
@@ -235,6 +266,10 @@ fn proc_shows_the_sandbox_alone() -> Done {
 }
 
 fn survey(fixture: &Fixture, keep: &[std::path::PathBuf]) -> Result<Survey, Error> {
+    survey_with(fixture, keep, &|_| None)
+}
+
+fn survey_with(fixture: &Fixture, keep: &[std::path::PathBuf], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Survey, Error> {
     let (uid, gid) = stage::user();
     Survey::take(&Request {
         authsome_home: &fixture.path("home/.authsome"),
@@ -242,7 +277,7 @@ fn survey(fixture: &Fixture, keep: &[std::path::PathBuf]) -> Result<Survey, Erro
         user: User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), home: fixture.home() },
         run_id: "run-1",
         keep,
-        env: &|_| None,
+        env,
     })
 }
 
@@ -266,6 +301,10 @@ fn inherited_views_are_refused() -> Done {
     assert!(matches!(survey.refuse_descriptor(directory.as_raw_fd()), Err(Error::DirectoryDescriptor { .. })));
     assert!(survey.refuse_descriptor(plain.as_raw_fd()).is_ok());
     assert!(survey.refuse_descriptor(1_000_000).is_ok());
+    let runtime = fixture.make_directory("runtime").canonicalize()?;
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700))?;
+    let survey = survey_with(&fixture, &[], &|name| (name == "XDG_RUNTIME_DIR").then(|| runtime.clone().into()))?;
+    assert!(matches!(survey.refuse_inherited(&runtime), Err(Error::WorkingDirectory(_))));
     Ok(())
 }
 

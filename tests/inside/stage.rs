@@ -46,6 +46,8 @@ pub struct Scenario {
     pub key_file: Option<PathBuf>,
     /// Bind mounts (from, to) that are there before the survey.
     pub binds: Vec<(PathBuf, PathBuf)>,
+    /// Whether something else is mounted over AUTHSOME_HOME before the masks are complete.
+    pub disturbed: bool,
 }
 
 impl Scenario {
@@ -62,6 +64,7 @@ impl Scenario {
             home: "/nonexistent".into(),
             key_file: None,
             binds: Vec::new(),
+            disturbed: false,
         }
     }
 
@@ -192,10 +195,11 @@ fn inside(scenario: &Scenario) -> Done {
 fn mask(scenario: &Scenario) -> Result<Vec<(&'static str, std::ffi::OsString)>, Box<dyn std::error::Error>> {
     let (uid, gid) = if scenario.rootless { (geteuid().as_raw(), getegid().as_raw()) } else { (OTHER_USER, OTHER_USER) };
     let lookup = |name: &str| env::var_os(name);
+    let user = User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), home: scenario.home.clone() };
     let survey = Survey::take(&mask::Request {
         authsome_home: &scenario.home.join(".authsome"),
         key_file: scenario.key_file.as_deref(),
-        user: User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), home: scenario.home.clone() },
+        user: user.clone(),
         run_id: "run-1",
         keep: &scenario.keep,
         env: &lookup,
@@ -210,6 +214,9 @@ fn mask(scenario: &Scenario) -> Result<Vec<(&'static str, std::ffi::OsString)>, 
         let mut trust = Trust::write(covered.home(), authority, &lookup)?;
         trust.mount()?;
         variables = trust.variables().to_vec();
+    }
+    if scenario.disturbed {
+        mask::mount::private_tmpfs(covered.home(), user.uid, user.gid)?;
     }
     covered.finish()?;
     Ok(variables)

@@ -72,8 +72,8 @@ fn openssl_without_variables() -> Done {
     let pki = Pki::new();
     let verify = [
         "env -i openssl verify LEAF",
-        "env -i openssl verify -no-CApath -CAfile /etc/ssl/certs/ca-certificates.crt LEAF",
-        "env -i openssl verify -no-CAfile -CApath /etc/ssl/certs LEAF",
+        "env -i openssl verify -no-CApath -no-CAstore -CAfile /etc/ssl/certs/ca-certificates.crt LEAF",
+        "env -i openssl verify -no-CAfile -no-CAstore -CApath /etc/ssl/certs LEAF",
     ];
     for command in verify {
         let scenario = pki.scenario(&format!("{command} >/dev/null 2>&1 && echo trusted || echo unknown"));
@@ -89,7 +89,7 @@ fn system_roots_stay() -> Done {
         fs::read_dir("/etc/ssl/certs")?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "pem"));
     let Some(root) = root else { return Err("no root to look for".into()) };
     let script = format!(
-        "env -i openssl verify {0}; env -i openssl verify -no-CApath -CAfile /etc/ssl/certs/ca-certificates.crt {0}",
+        "env -i openssl verify {0}; env -i openssl verify -no-CApath -no-CAstore -CAfile /etc/ssl/certs/ca-certificates.crt {0}",
         root.display()
     );
     each_kind(&pki.scenario(&script), |text| assert_eq!(text, format!("{0}: OK\n{0}: OK", root.display())));
@@ -107,7 +107,7 @@ fn system_roots_stay() -> Done {
 fn variables_lead_to_it() -> Done {
     let pki = Pki::new();
     for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "npm_config_cafile", "NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
-        let script = format!("openssl verify -no-CApath -CAfile \"${name}\" LEAF | sed 's/.*: //'; grep -c BEGIN \"${name}\"");
+        let script = format!("openssl verify -no-CApath -no-CAstore -CAfile \"${name}\" LEAF | sed 's/.*: //'; grep -c BEGIN \"${name}\"");
         each_kind(&pki.scenario(&script), |text| {
             let (verified, count) = text.split_once('\n').unwrap();
             assert_eq!(verified, "OK", "{name}");
@@ -225,7 +225,7 @@ fn java_roots(pki: &Pki) -> String {
 fn nested_sandbox() -> Done {
     let pki = Pki::new();
     let script = "bwrap --unshare-user --ro-bind /usr /usr --ro-bind /etc /etc --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/bin /bin \
-        --ro-bind LEAF /leaf.pem sh -c 'env -i openssl verify /leaf.pem && openssl verify -no-CApath -CAfile $CURL_CA_BUNDLE /leaf.pem'";
+        --ro-bind LEAF /leaf.pem sh -c 'env -i openssl verify /leaf.pem && openssl verify -no-CApath -no-CAstore -CAfile $CURL_CA_BUNDLE /leaf.pem'";
     if !Scenario::new("command -v bwrap").output().status.success() {
         eprintln!("bwrap is not installed");
         return Ok(());
@@ -242,7 +242,9 @@ fn nothing_changes_outside() -> Done {
         Ok((names, fs::read("/etc/ssl/certs/ca-certificates.crt")?, fs::read("/proc/self/mountinfo")?))
     };
     let before = look()?;
-    pki.scenario("echo evil 2>/dev/null >> /etc/ssl/certs/ca-certificates.crt; true").text();
+    let evil =
+        pki.scenario("{ echo evil >> /etc/ssl/certs/ca-certificates.crt || touch /etc/ssl/certs/evil; } 2>/dev/null && echo written; true");
+    each_kind(&evil, |text| assert_eq!(text, ""));
     assert!(before == look()?);
     Ok(())
 }

@@ -106,10 +106,8 @@ impl Covered<'_> {
             Mask::Private(_) => {}
             Mask::Home(place) if place == home => {}
             Mask::Home(place) => mount::bind(home, place)?,
-            // It may be gone since the survey: nothing is left to hide, and what is not there cannot be covered.
-            Mask::Hidden(path) | Mask::Socket(path) if !is_there(path) => {}
-            Mask::Hidden(path) => mount::bind(&home.join(EMPTY), path)?,
-            Mask::Socket(path) => mount::bind(&home.join(DEAD_SOCKET), path)?,
+            Mask::Hidden(path) => cover_if_there(&home.join(EMPTY), path)?,
+            Mask::Socket(path) => cover_if_there(&home.join(DEAD_SOCKET), path)?,
             Mask::Proc(path) => mount::proc(path)?,
             Mask::Pinned(path) => mount::bind(path, path)?,
             Mask::ReadOnly(path) => keep_as_is(path)?,
@@ -178,6 +176,39 @@ fn is_gone_or(path: &Path, cover: &Path) -> bool {
     }
 }
 
-fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
+/// A socket may be gone since the survey: what is not there cannot be covered and need not be.
+fn cover_if_there(cover: &Path, path: &Path) -> Result<(), mount::Error> {
+    match mount::bind(cover, path) {
+        Err(_) if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::mask::User;
+    use nix::unistd::{Gid, Uid};
+
+    #[test]
+    fn a_place_that_is_not_masked_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let user = User { uid: Uid::from_raw(1000), gid: Gid::from_raw(1000), home: directory.path().into() };
+        let survey = Survey { user, run_id: "run-1".into(), home: directory.path().into(), keep: Vec::new(), masks: Vec::new() };
+        let covered = Covered { survey: &survey };
+        for name in [EMPTY, "secret", "socket"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        make_dead_socket(&directory.path().join(DEAD_SOCKET)).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for mask in [Mask::Home(at("")), Mask::Hidden(at("secret")), Mask::Socket(at("socket"))] {
+            assert!(matches!(covered.verify(&mask), Err(Error::NotMasked(_))), "{mask}");
+        }
+        fs::write(at(MARKER), "run-2").unwrap();
+        assert!(covered.verify(&Mask::Home(at(""))).is_err(), "another run's marker");
+        fs::write(at(MARKER), "run-1").unwrap();
+        for mask in [Mask::Home(at("")), Mask::Hidden(at(EMPTY)), Mask::Socket(at(DEAD_SOCKET)), Mask::Hidden(at("gone"))] {
+            covered.verify(&mask).unwrap();
+        }
+    }
 }

@@ -94,8 +94,45 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::subject_hash::der, *};
     use proptest::prelude::*;
+
+    fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+        der(SEQUENCE, &parts.concat())
+    }
+
+    fn content_info(kind: &[u8], contents: &[u8]) -> Vec<u8> {
+        sequence(&[&der(OBJECT_IDENTIFIER, kind), &der(CONTEXT_0, &der(OCTET_STRING, contents))])
+    }
+
+    fn bag(kind: &[u8], certificate: &[u8], attributes: &[u8]) -> Vec<u8> {
+        sequence(&[&der(OBJECT_IDENTIFIER, kind), &der(CONTEXT_0, &content_info(X509_CERTIFICATE, certificate)), attributes])
+    }
+
+    fn store(safe: &[u8]) -> Vec<u8> {
+        sequence(&[&[0x02, 0x01, 0x03], &content_info(DATA, &sequence(&[safe]))])
+    }
+
+    #[test]
+    fn only_trusted_certificates_are_taken() {
+        const KEY_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01, 0x01];
+        let trusted = der(SET, &sequence(&[&der(OBJECT_IDENTIFIER, TRUSTED), &der(SET, &[])]));
+        let other = der(SET, &[]);
+        let bags = [
+            bag(CERT_BAG, b"root", &trusted),
+            bag(CERT_BAG, b"chain", &other),
+            bag(CERT_BAG, b"bare", &[]),
+            bag(KEY_BAG, b"key", &trusted),
+        ];
+        let store = store(&content_info(DATA, &sequence(&bags.each_ref().map(Vec::as_slice))));
+        assert_eq!(trusted_certificates(&store).unwrap(), [b"root"]);
+    }
+
+    #[test]
+    fn encrypted_is_named() {
+        const ENCRYPTED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x06];
+        assert!(matches!(trusted_certificates(&store(&content_info(ENCRYPTED_DATA, b""))), Err(Error::Encrypted)));
+    }
 
     proptest! {
         #[test]

@@ -23,7 +23,7 @@ pub fn subject_hash(common_name: &str) -> u32 {
 }
 
 /// One element (X.690 §8.1.3): lengths from 128 on take the long form.
-fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
+pub(super) fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
     let length = contents.len();
     let mut out = vec![tag];
     match u8::try_from(length) {
