@@ -271,9 +271,11 @@ fn a_change_waits_for_the_lock() {
     home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
     let lock = File::options().write(true).open(home.path("vault/.lock")).unwrap();
     lock.lock().unwrap();
-    let child = home.spawn("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]);
-    let waiting = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == child.id().to_string());
+    let mut child = home.spawn("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]);
+    let pid = child.id().to_string();
+    let waiting = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
     while !fs::read_to_string("/proc/locks").unwrap().lines().any(waiting) {
+        assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
         std::thread::yield_now();
     }
     assert!(!home.path("vault/acme/work.age").exists());
