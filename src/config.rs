@@ -67,6 +67,8 @@ pub enum ConfigError {
 pub const HOME_VARIABLE: &str = "AUTHSOME_HOME";
 /// The variable that sets the default mode of `run`.
 pub const MODE_VARIABLE: &str = "AUTHSOME_RUN_MODE";
+/// Far more than every key takes.
+const MAX_FILE: u64 = 1 << 20;
 /// Every key `config.toml` may have.
 pub const KEYS: [&str; 5] = ["run.mode", "run.egress", "run.passthrough", "vault.key", "audit.required"];
 
@@ -83,7 +85,7 @@ impl Config {
             home,
         };
         let path = config.home.join("config.toml");
-        match fs::read_to_string(&path) {
+        match read(&path) {
             Ok(text) => config.merge(&File { path: &path, text: &text })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Read { path, source }),
@@ -123,6 +125,15 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A FIFO in its place must not hang us, nor a device fill the memory.
+fn read(path: &Path) -> io::Result<String> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() || meta.len() > MAX_FILE {
+        return Err(io::Error::other("no file, or over 1 MiB"));
+    }
+    fs::read_to_string(path)
 }
 
 /// `AUTHSOME_HOME`, or `~/.authsome`.

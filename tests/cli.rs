@@ -218,6 +218,10 @@ fn the_key_can_live_elsewhere() {
     let text = fs::read_to_string(&elsewhere).unwrap();
     let home = home.with("AUTHSOME_MASTER_KEY_FILE", elsewhere.to_str().unwrap());
     exported(&home);
+    // As orchestrators mount secrets.
+    fs::rename(&elsewhere, home.path("../mounted")).unwrap();
+    symlink(home.path("../mounted"), &elsewhere).unwrap();
+    exported(&home);
     fs::remove_file(&elsewhere).unwrap();
     exported(&home.with("AUTHSOME_MASTER_KEY", text.lines().last().unwrap()));
 }
@@ -267,9 +271,11 @@ fn a_change_waits_for_the_lock() {
     home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
     let lock = File::options().write(true).open(home.path("vault/.lock")).unwrap();
     lock.lock().unwrap();
-    let child = home.spawn("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]);
-    let waiting = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == child.id().to_string());
+    let mut child = home.spawn("ak-2", &["login", "acme", "--stdin", "-q", "--connection", "work"]);
+    let pid = child.id().to_string();
+    let waiting = |line: &str| line.contains("-> FLOCK") && line.split_whitespace().any(|word| word == pid);
     while !fs::read_to_string("/proc/locks").unwrap().lines().any(waiting) {
+        assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
         std::thread::yield_now();
     }
     assert!(!home.path("vault/acme/work.age").exists());
@@ -434,8 +440,16 @@ fn definitions_are_registered_checked_and_removed() {
     let file = file.to_str().unwrap();
     home.run(&["provider", "check", file]).is(0, "provider   zeta\nmatches    https://api.zeta.test\n", "");
     home.run(&["provider", "register", file]).is(0, "", "Registered zeta.\n");
-    assert_eq!(home.run(&["register", file]).code, Some(7));
+    home.run(&["register", file]).is(7, "", "error: provider zeta is registered already\nhint: --force replaces it\n");
+    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    fs::write(file, text.replace("api.zeta.test", "api.acme.test")).unwrap();
+    let ambiguous = "ambiguous host match: https://api.acme.test claimed by acme and zeta; not injected\n";
+    home.run(&["provider", "check", file]).is(0, &format!("provider   zeta\nmatches    https://api.acme.test\nconflict   {ambiguous}"), "");
     home.run(&["register", file, "--force"]).is(0, "", "Registered zeta.\n");
+    home.feed("ak-1", &["login", "zeta", "--stdin", "-q"]).is(0, "", "");
+    assert_eq!(home.run(&["list"]).stderr, format!("warning: {ambiguous}"));
+    assert!(home.run(&["doctor"]).stdout.contains("warning  hosts           ambiguous host match"));
+    home.run(&["revoke", "zeta", "-q"]).is(0, "", "");
     home.run(&["provider", "remove", "zeta"]).is(0, "", "Removed the definition of zeta.\n");
     assert_eq!(home.run(&["remove", "zeta"]).code, Some(4));
 }

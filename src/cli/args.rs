@@ -91,4 +91,15 @@ mod tests {
             assert!(cli.global.json && cli.global.verbose == 2, "{line}");
         }
     }
+
+    #[test]
+    fn the_programs_own_flags_are_the_programs() {
+        for line in ["authsome run -q -- ls -la --json", "authsome run -q ls -la --json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Command::Run(run) = cli.command else { panic!("{line}") };
+            assert_eq!(run.command, ["ls", "-la", "--json"], "{line}");
+            assert!(cli.global.quiet && !cli.global.json, "{line}");
+        }
+        assert!(Cli::try_parse_from(["authsome", "run", "--tranparent", "ls"]).is_err(), "a slip is not taken for the program");
+    }
 }

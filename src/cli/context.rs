@@ -3,6 +3,7 @@ use super::{output::Output, report::Failure};
 use crate::{
     config::Config,
     provider::{Catalog, Provider, ProviderName},
+    run::mask,
     vault::{ConnectionName, Vault},
 };
 use std::env;
@@ -12,8 +13,6 @@ pub struct Context {
     pub config: Config,
 }
 
-/// In the home of a transparent run, which stands in for the user's.
-const RUN_MARKER: &str = ".authsome-run";
 /// Set for the program of any run.
 const RUN_VARIABLE: &str = "AUTHSOME_RUN_ID";
 
@@ -30,7 +29,7 @@ impl Context {
     }
 
     pub fn outside_run(&self) -> Result<(), Failure> {
-        let marked = self.config.home.join(RUN_MARKER).exists();
+        let marked = self.config.home.join(mask::MARKER).exists();
         match variable(RUN_VARIABLE) {
             Some(id) => Err(Failure::InsideRun(Some(id))),
             None if marked => Err(Failure::InsideRun(None)),

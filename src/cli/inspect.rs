@@ -1,7 +1,6 @@
 //! `authsome inspect`
 use super::{
     context::{self, Context},
-    list,
     report::Failure,
     status,
 };
@@ -26,7 +25,7 @@ impl Inspect {
         };
         let connections: Vec<_> =
             status::all(&vault, &provider.name)?.iter().map(|status| Value::from(status.details(Some(&provider)))).collect();
-        document.insert("source".to_owned(), json!(list::source(&provider)));
+        document.insert("source".to_owned(), json!(provider.source.to_string()));
         document.insert("connections".to_owned(), json!(connections));
         context.out.document(&document.into())?;
         Ok(0)

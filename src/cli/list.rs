@@ -5,7 +5,7 @@ use super::{
     report::Failure,
     status::{self, Status},
 };
-use crate::provider::{AuthType, Catalog, Provider, ProviderName, Source};
+use crate::provider::{AuthType, Catalog, Provider, ProviderName};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -54,7 +54,8 @@ impl List {
         let custom: BTreeSet<_> = catalog.custom_names().into_iter().collect();
         let entry = |name: ProviderName| {
             let connections = status::all(&vault, &name)?;
-            Ok(Entry { provider: definition(context, &catalog, &name), custom: custom.contains(&name), connections, name })
+            let provider = definition(context, &catalog, &name, base_url(&connections));
+            Ok(Entry { provider, custom: custom.contains(&name), connections, name })
         };
         names.into_iter().map(entry).collect()
     }
@@ -75,9 +76,15 @@ impl List {
     }
 }
 
+/// The default connection's, which a run would use.
+fn base_url(connections: &[Status]) -> Option<&str> {
+    let default = connections.iter().find(|status| status.is_default)?;
+    default.record.as_ref().ok()?.base_url.as_deref()
+}
+
 /// A definition that is wrong is reported and does not hide the others.
-fn definition(context: &Context, catalog: &Catalog, name: &ProviderName) -> Option<Provider> {
-    match catalog.find(name, None) {
+fn definition(context: &Context, catalog: &Catalog, name: &ProviderName, base_url: Option<&str>) -> Option<Provider> {
+    match catalog.find(name, base_url) {
         Ok(Some(provider)) => Some(provider),
         Ok(None) => {
             context.out.warn(&format!("{name} is connected, but its definition is gone"));
@@ -129,13 +136,5 @@ pub fn auth_type(provider: &Provider) -> &'static str {
         AuthType::ApiKey => "api_key",
         AuthType::OAuth2 => "oauth2",
         AuthType::Browser => "browser",
-    }
-}
-
-/// `bundled`, or the file.
-pub fn source(provider: &Provider) -> String {
-    match &provider.source {
-        Source::Bundled => "bundled".to_owned(),
-        Source::File(path) => path.display().to_string(),
     }
 }

@@ -78,8 +78,11 @@ impl Login {
         if !self.scopes.is_empty() {
             return Err(Failure::Usage("--scopes is for OAuth; an API key has the rights it was made with".to_owned()));
         }
-        if self.base_url.is_some() && !provider.document.to_string().contains("{base_url}") {
+        if self.base_url.is_some() && !provider.needs_base_url() {
             return Err(Failure::Usage(format!("--base-url: the definition of {} has no place for it", provider.name)));
+        }
+        if self.base_url.is_none() && provider.needs_base_url() && provider.api_urls.is_empty() {
+            return Err(Failure::Usage(format!("{} is installed at many places: name yours with --base-url", provider.name)));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::{
     config::{self, ConfigError},
     demo::DemoError,
     login::LoginError,
-    provider::{ProviderError, ProviderName},
+    provider::{ProviderError, ProviderName, Source},
     run::RunError,
     vault::{ConnectionName, VaultError},
 };
@@ -212,8 +212,23 @@ fn vault(error: &VaultError) -> (&'static str, u8, String) {
     ("CredentialMissingError", CREDENTIAL, hint)
 }
 
-fn provider(_error: &ProviderError) -> (&'static str, u8, String) {
-    ("ProviderError", PROVIDER, "authsome provider check FILE".to_owned())
+fn provider(error: &ProviderError) -> (&'static str, u8, String) {
+    match error {
+        ProviderError::Exists(_) => ("ProviderAlreadyRegisteredError", REGISTERED, "--force replaces it".to_owned()),
+        ProviderError::Name(_) => ("ProviderNotFoundError", PROVIDER, "`authsome list --all` shows every provider".to_owned()),
+        ProviderError::Read { .. } | ProviderError::Write { .. } => {
+            ("FileError", UNEXPECTED, "check that the path is right and that you may use it".to_owned())
+        }
+        ProviderError::Misnamed { found, .. } => {
+            ("InvalidProviderSchemaError", PROVIDER, format!("name the file {found}.json, or correct the name in it"))
+        }
+        ProviderError::Field { origin: Source::Bundled, .. } => {
+            ("InvalidProviderSchemaError", PROVIDER, "a file of your own overrides the bundled definition".to_owned())
+        }
+        ProviderError::Field { origin: Source::File(path), .. } => {
+            ("InvalidProviderSchemaError", PROVIDER, format!("correct the file, then: authsome provider check {}", path.display()))
+        }
+    }
 }
 
 fn login(error: &LoginError) -> (&'static str, u8, String) {

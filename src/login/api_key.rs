@@ -1,7 +1,7 @@
 //! API keys: asked for without echo, read from stdin, or taken from a variable. Never from the command line, where every process can read them.
 use super::LoginError;
 use crate::{
-    provider::{Field, Provider},
+    provider::{self, Field, Provider},
     secret::Secret,
     vault::prompt,
 };
@@ -24,9 +24,6 @@ pub type Fields = BTreeMap<String, Secret<String>>;
 
 /// More than any key or certificate; a wrong file on stdin ends here.
 const MAX_INPUT: u64 = 1 << 20;
-
-/// What every provider without one of its own hands to the program.
-const PLACEHOLDER: &str = "authsome-proxy-managed";
 
 /// Reads and checks all the values a provider needs.
 pub fn collect(provider: &Provider, input: &Input, env: &dyn Fn(&str) -> Option<String>) -> Result<Fields, LoginError> {
@@ -110,12 +107,14 @@ fn check(provider: &Provider, name: &str, value: &str) -> Result<(), LoginError>
     if value.chars().any(char::is_control) {
         return Err(LoginError::ControlCharacter(label()));
     }
-    if value == PLACEHOLDER || value == provider.placeholder {
+    if value == provider::PLACEHOLDER || value == provider.placeholder {
         return Err(LoginError::Placeholder(label()));
     }
     match &provider.key_pattern {
         Some(pattern) if name == "api_key" && !pattern.is_match(value) => {
-            Err(LoginError::Pattern { label: label(), provider: provider.display_name.clone(), pattern: pattern.to_string() })
+            // As the definition writes it, not as it was compiled.
+            let pattern = provider.document["api_key"]["key_pattern"].as_str().unwrap_or(pattern.as_str()).to_owned();
+            Err(LoginError::Pattern { label: label(), provider: provider.display_name.clone(), pattern })
         }
         _ => Ok(()),
     }

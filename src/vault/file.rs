@@ -17,7 +17,7 @@ const TEMPORARY: &str = ".new-";
 /// Makes a directory (and those above it) that only its owner may enter; a looser one of ours is tightened.
 pub fn create_dir(path: &Path) -> Result<(), VaultError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(VaultError::io("create", path))?;
-    let mode = fs::symlink_metadata(path).map_err(VaultError::io("read", path))?.mode();
+    let mode = fs::metadata(path).map_err(VaultError::io("read", path))?.mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(VaultError::io("protect", path))?;
     }
@@ -26,8 +26,17 @@ pub fn create_dir(path: &Path) -> Result<(), VaultError> {
 
 /// The whole of a file that has one name and is not reached through a symbolic link; `None` if there is none.
 pub fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+    read_with(path, libc::O_NOFOLLOW)
+}
+
+/// As [`read`], for a file that is not ours: where secrets are mounted by others, names are symbolic links.
+pub fn read_elsewhere(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+    read_with(path, 0)
+}
+
+fn read_with(path: &Path, flags: i32) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
     // O_NONBLOCK: a FIFO in its place must not hang us.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(VaultError::io("read", path))?,
     };
@@ -146,6 +155,7 @@ mod tests {
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(read(&at("plain")), Err(VaultError::HardLinked { links: 2, .. })));
         assert!(matches!(read(&at("link")), Err(VaultError::Io { .. })));
+        assert!(matches!(read_elsewhere(&at("link")), Err(VaultError::HardLinked { links: 2, .. })));
         assert!(matches!(read(&at("fifo")), Err(VaultError::NotAFile { .. })));
         assert!(matches!(read(dir.path()), Err(VaultError::NotAFile { .. })));
         assert!(read(&at("none")).unwrap().is_none());

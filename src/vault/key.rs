@@ -66,7 +66,7 @@ impl KeySource {
             Self::Passphrase => open_sealed(&vault.join(SEALED_IDENTITY)),
             Self::Keyring => Err(VaultError::KeyUnsupported("keyring")),
             Self::Text(text) => parse(text.expose().as_bytes(), Self::TEXT_VARIABLE).map(Some),
-            Self::File(path) => match file::read(path)? {
+            Self::File(path) => match file::read_elsewhere(path)? {
                 Some(text) => parse(&text, &self.describe(vault)).map(Some),
                 None => Err(VaultError::io("read", path)(std::io::ErrorKind::NotFound.into())),
             },

@@ -242,6 +242,30 @@ fn the_vault() {
 }
 
 #[test]
+fn definitions() {
+    let schema = |error: ProviderError, message: &str, hint: &str| told(error, "InvalidProviderSchemaError", 4, message, hint);
+    let field = |origin| ProviderError::Field { origin, field: "api_url".into(), reason: "r".into() };
+    schema(field(Source::File(path())), "/h/f: api_url: r", "correct the file, then: authsome provider check /h/f");
+    schema(field(Source::Bundled), "bundled: api_url: r", "a file of your own overrides the bundled definition");
+    schema(
+        ProviderError::Misnamed { path: path(), found: acme(), wanted: "other".parse().unwrap() },
+        "/h/f: name: `acme` in a file for `other`",
+        "name the file acme.json, or correct the name in it",
+    );
+    let usable = "check that the path is right and that you may use it";
+    told(ProviderError::Read { path: path(), error: io_error() }, "FileError", 1, "/h/f: permission denied", usable);
+    told(ProviderError::Write { path: path(), error: io_error() }, "FileError", 1, "write /h/f: permission denied", usable);
+    told(ProviderError::Exists(acme()), "ProviderAlreadyRegisteredError", 7, "provider acme is registered already", "--force replaces it");
+    told(
+        ProviderError::Name("A".into()),
+        "ProviderNotFoundError",
+        4,
+        "`A` is not a provider name (lower-case letters, digits, `.`, `_`, `-`; at most 64)",
+        "`authsome list --all` shows every provider",
+    );
+}
+
+#[test]
 fn login() {
     let input = |error: LoginError, message: &str, hint: &str| told(error, "InputCancelledError", 2, message, hint);
     let otherwise = "give the credential on --stdin or with --from-env VAR";
