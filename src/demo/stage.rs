@@ -24,9 +24,8 @@ use nix::{
     mount::{MsFlags, mount},
     unistd::{User, getegid, geteuid},
 };
-use serde::Deserialize;
 
-use super::{DemoError, Evidence, HOST, KEY_PREFIX, client::Account, origin};
+use super::{DemoError, Evidence, KEY_PREFIX, client::Account, origin};
 use crate::run::mask;
 
 /// TEST-NET-3 (RFC 5737): never an address of the real internet.

@@ -46,7 +46,7 @@ use crate::{
 
 use init::Failure;
 use options::RunOptions;
-use plan::{Egress, Plan};
+use plan::Plan;
 use sandbox::Sandbox;
 use session::{Services, Sockets};
 use signals::{Signals, Terminal};

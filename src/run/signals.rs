@@ -30,7 +30,7 @@ impl Signals {
     }
 
     pub fn watch(self) -> io::Result<AsyncFd<SignalFd>> {
-        AsyncFd::new(self.0)
+        AsyncFd::register(self.0)
     }
 }
 
