@@ -65,9 +65,11 @@ fn stopped(what: &'static str, result: io::Result<()>) -> RunError {
     RunError::Stopped(what, result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
 }
 
+/// The deprecated constructor: see [`Signals::watch`].
+#[expect(deprecated)]
 async fn follow(sandbox: &Sandbox, signals: &AsyncFd<SignalFd>, mut sockets: mpsc::Receiver<ports::Wanted>) -> Result<u8, RunError> {
     let supervisor = sandbox.supervisor();
-    let channel = AsyncFd::register(supervisor.0.as_fd()).map_err(RunError::Runtime)?;
+    let channel = AsyncFd::new(supervisor.0.as_fd()).map_err(RunError::Runtime)?;
     let mut asked: VecDeque<oneshot::Sender<io::Result<OwnedFd>>> = VecDeque::new();
     let mut ended = None;
     supervisor.go()?;

@@ -29,8 +29,10 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
+    /// The deprecated constructor asks of the type that its descriptor never changes, as a signalfd's does not; its successor is `unsafe`.
+    #[expect(deprecated)]
     pub fn watch(self) -> io::Result<AsyncFd<SignalFd>> {
-        AsyncFd::register(self.0)
+        AsyncFd::new(self.0)
     }
 }
 
