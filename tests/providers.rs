@@ -33,7 +33,10 @@ fn injected(provider: &Provider, host: &str, path: &str) -> Request<()> {
 fn shape(name: &str, host: &str, path: &str) -> Vec<String> {
     let all = catalog();
     let provider = all.iter().find(|provider| provider.name.as_str() == name).unwrap_or_else(|| panic!("no provider {name}"));
-    assert!(provider.api_urls.iter().any(|url| url.claims(&authsome::host::Target { host: host.parse().unwrap(), port: 443 }, path)), "{name} claims {host}{path}");
+    assert!(
+        provider.api_urls.iter().any(|url| url.claims(&authsome::host::Target { host: host.parse().unwrap(), port: 443 }, path)),
+        "{name} claims {host}{path}"
+    );
     let request = injected(provider, host, path);
     let mut lines: Vec<String> = request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
     if request.uri().to_string() != path {

@@ -29,6 +29,7 @@ async fn the_key_is_injected_whatever_each_side_speaks() {
     for (child, server, sees) in [
         (NONE, BOTH, Version::HTTP_11),
         (H1, BOTH, Version::HTTP_11),
+        (&["http/1.0"], BOTH, Version::HTTP_11),
         (H2, BOTH, Version::HTTP_2),
         (BOTH, BOTH, Version::HTTP_2),
         (BOTH, H1, Version::HTTP_11),
@@ -367,6 +368,23 @@ async fn an_answer_cut_off_is_not_a_whole_one() {
     }
 }
 
+/// HTTP/1.0 marks a body's end by closing, so only the missing close_notify tells a broken end from a whole answer (RFC 9112 §9.8).
+#[tokio::test]
+async fn an_http10_answer_cut_off_lacks_its_close_notify() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, H1).await;
+    let proxy = Proxy::before(origin.addr, &ca).await;
+    let mut stream = proxy.tls(NAME, NONE).await.unwrap();
+    stream.write_all(format!("GET /abort HTTP/1.0\r\nHost: {NAME}:{}\r\n\r\n", origin.addr.port()).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("partial") {
+        answer.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    origin.events.send(Bytes::new()).unwrap();
+    let error = stream.read(&mut [0]).await.unwrap_err();
+    assert!([std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset].contains(&error.kind()), "{error}");
+}
+
 #[tokio::test]
 async fn an_upgrade_joins_both_sides() {
     let ca = Ca::new();
@@ -499,6 +517,30 @@ async fn a_server_that_speaks_first_is_heard() {
 }
 
 #[tokio::test]
+async fn plain_http_is_never_injected() {
+    let (saw, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let server = tcp_server(move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let mut head = String::new();
+            stream.read_to_string(&mut head).await.unwrap();
+            saw.send(head).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(server, &Ca::new()).await;
+    let mut stream = proxy.tcp().await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nAuthorization: Bearer authsome-proxy-managed\r\n\r\n", server.port());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(heads.recv().await.unwrap(), request);
+    assert_eq!(proxy.said(), ["placeholder sent to 127.0.0.1: no connected provider claims it"]);
+    drop(stream);
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["protocol"], &record["decision"]), (&"http".into(), &"forwarded".into()));
+}
+
+#[tokio::test]
 async fn a_relay_carries_all_bytes_and_the_end_of_each_direction() {
     const LENGTH: usize = 4 << 20;
     let pattern = |seed: usize| (0..LENGTH).map(|i| (i * 31 + i / 251 + seed) as u8).collect::<Vec<_>>();
@@ -582,7 +624,7 @@ async fn a_child_that_leaves_early_is_recorded() {
         let reached = reached.clone();
         async move {
             let mut head = [0; 4096];
-            stream.read(&mut head).await.unwrap();
+            let _ = stream.read(&mut head).await;
             reached.send(()).unwrap();
             // Never answers; ends when the proxy gives up on it.
             let _ = stream.read(&mut head).await;
@@ -600,6 +642,7 @@ async fn a_child_that_leaves_early_is_recorded() {
     assert_eq!((&record["blame"], &record["error"]), (&"downstream".into(), &"the client left before the response".into()));
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_connection_that_was_not_redirected_is_refused() {
     let ca = Ca::new();
@@ -619,7 +662,7 @@ async fn a_switch_that_nobody_asked_for_is_refused() {
     let ca = Ca::new();
     let origin = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
         let mut head = [0; 4096];
-        stream.read(&mut head).await.unwrap();
+        let _ = stream.read(&mut head).await;
         stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await.unwrap();
         let _ = stream.read(&mut head).await;
     })
@@ -639,4 +682,32 @@ async fn a_head_without_end_is_cut_off() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     assert!(origin.seen().is_empty());
     assert_eq!(proxy.client(H1).await.send(origin.addr.port(), get("/")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn names_keep_their_case_and_a_child_that_has_said_all_is_answered() {
+    let ca = Ca::new();
+    let (saw, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let origin = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(char::from(stream.read_u8().await.unwrap()));
+            }
+            saw.send(head).unwrap();
+            stream.write_all(b"HTTP/1.1 200 Fine\r\nX-AnsWer: yes\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            let _ = stream.read_u8().await;
+        }
+    })
+    .await;
+    let proxy = Proxy::before(origin, &ca).await;
+    let mut stream = proxy.tls(NAME, NONE).await.unwrap();
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\nX-QuesTion: what\r\n\r\n", origin.port()).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.1 200 Fine\r\nX-AnsWer: yes\r\nContent-Length: 2\r\n\r\nok");
+    let head = heads.recv().await.unwrap();
+    assert!(head.contains("\r\nX-QuesTion: what\r\n"), "{head}");
 }

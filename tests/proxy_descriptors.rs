@@ -1,5 +1,6 @@
 //! The accept loop when the process has no descriptor left. A file of its own, since the limit is the whole process's.
 
+#![cfg(target_os = "linux")]
 // A test's failure is a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -231,7 +231,9 @@ fn change(message: RouteNetlinkMessage, flags: u16, action: impl FnOnce() -> Str
 }
 
 fn dump(request: RouteNetlinkMessage, action: &str) -> Result<Vec<RouteNetlinkMessage>> {
-    Netlink::open(NETLINK_ROUTE).and_then(|netlink| netlink.dump(request)).map_err(|refusal: Refusal| -> Error { refusal.into_error(action) })
+    Netlink::open(NETLINK_ROUTE)
+        .and_then(|netlink| netlink.dump(request))
+        .map_err(|refusal: Refusal| -> Error { refusal.into_error(action) })
 }
 
 fn route_messages(v6: bool) -> Result<Vec<RouteMessage>> {
@@ -260,7 +262,9 @@ fn destination(route: &RouteMessage, v6: bool) -> Option<IpNet> {
 /// On a point-to-point link IFA_ADDRESS is the other side's and IFA_LOCAL ours; IPv6 has only IFA_ADDRESS (rtnetlink(7)).
 fn local_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| if let AddressAttribute::Local(addr) = attribute { Some(*addr) } else { None });
-    local.or_else(|| attributes.iter().find_map(|attribute| if let AddressAttribute::Address(addr) = attribute { Some(*addr) } else { None }))
+    local.or_else(|| {
+        attributes.iter().find_map(|attribute| if let AddressAttribute::Address(addr) = attribute { Some(*addr) } else { None })
+    })
 }
 
 fn family(v6: bool) -> AddressFamily {

@@ -1,20 +1,289 @@
-//! TEMPORARY shim until the real one lands.
-use std::{fmt, io::Write, process::{Command, Stdio}};
-use crate::error::{Context, Result};
+//! nftables rules as plain data; [`Ruleset`]'s `Display` is nft(8) syntax, as `nft list ruleset` prints it.
+
+use std::fmt;
+
+use crate::{error::Result, link::IpNet, nft};
+
+/// Tables that are loaded together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    pub tables: Vec<Table>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ruleset { pub text: String }
-impl fmt::Display for Ruleset { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.text) } }
+pub struct Table {
+    pub family: Family,
+    pub name: String,
+    /// Kept by the kernel with the table.
+    pub comment: Option<String>,
+    pub chains: Vec<Chain>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    Ip,
+    Ip6,
+}
+
+/// A base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub name: String,
+    pub kind: Kind,
+    pub hook: Hook,
+    /// Order among the chains of a hook: lower is earlier.
+    pub priority: i32,
+    /// For packets that no rule decides.
+    pub policy: Policy,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Filter,
+    Nat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Accept,
+    Drop,
+}
+
+/// Everything must match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    pub verdict: Verdict,
+    /// Kept by the kernel with the rule.
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// Of that transport protocol.
+    Protocol(Protocol),
+    /// Of any other.
+    NotProtocol(Protocol),
+    /// To that port; after [`Match::Protocol`] TCP or UDP.
+    Port(u16),
+    /// To an address of this namespace (`fib daddr type local`).
+    ToLocal,
+    To(IpNet),
+    From(IpNet),
+    In(String),
+    Out(String),
+    /// Belongs to a connection that was let through before.
+    Established,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    /// The sender is told: EPERM for local senders, ICMP for others.
+    Reject,
+    /// To this port of the namespace itself.
+    Redirect(u16),
+    /// From the address of the link it leaves by.
+    Masquerade,
+}
+
+/// The rules of a namespace whose traffic is served by listeners on its own loopback addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// Name of the table.
+    pub table: String,
+    /// Where redirected TCP connections go.
+    pub listener: u16,
+    /// Redirected TCP ports; `None` for all, and then everything that is not TCP is refused: nothing carries it.
+    pub ports: Option<Vec<u16>>,
+    /// Where DNS goes, UDP and TCP, whatever the resolver's address.
+    pub dns: u16,
+}
+
+/// NF_IP_PRI_NAT_DST and NF_IP_PRI_FILTER, linux/netfilter_ipv4.h.
+pub const NAT_DST: i32 = -100;
+pub const FILTER: i32 = 0;
+
 impl Ruleset {
-    pub fn shim(relay: bool, ports: Option<&[u16]>, listener: u16, dns: u16) -> Self {
-        let which = match ports { Some(ports) if !relay => format!("tcp dport {{ {} }}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")), _ => "meta l4proto tcp".into() };
-        let rest = if relay { "meta l4proto != tcp reject with icmpx admin-prohibited" } else { "" };
-        Self { text: format!("table inet sandbox {{\n chain nat {{ type nat hook output priority -100; policy accept;\n meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns}\n fib daddr type local accept\n {which} redirect to :{listener}\n }}\n chain filter {{ type filter hook output priority 0; policy accept;\n fib daddr type local accept\n udp dport 443 reject with icmpx admin-prohibited\n {rest}\n }}\n}}\n") }
+    /// Redirection for sockets of the namespace. In this order: DNS; what is local stays local; the intercepted ports; QUIC is refused at once so
+    /// that clients fall back to TCP.
+    pub fn redirect(redirect: &Redirect) -> Self {
+        use Match::{NotProtocol, Port, Protocol as Of, ToLocal};
+        let rule = |matches: &[Match], verdict| Rule { matches: matches.to_vec(), verdict, comment: None };
+        let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
+        let intercepted = match &redirect.ports {
+            None => vec![rule(&[Of(Protocol::Tcp)], Verdict::Redirect(redirect.listener))],
+            Some(ports) => ports.iter().map(|port| rule(&[Of(Protocol::Tcp), Port(*port)], Verdict::Redirect(redirect.listener))).collect(),
+        };
+        let local = || rule(&[ToLocal], Verdict::Accept);
+        let refused = redirect.ports.is_none().then(|| rule(&[NotProtocol(Protocol::Tcp)], Verdict::Reject));
+        let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
+        let chain = |name: &str, kind, priority, rules| Chain {
+            name: name.to_owned(),
+            kind,
+            hook: Hook::Output,
+            priority,
+            policy: Policy::Accept,
+            rules,
+        };
+        Self {
+            tables: vec![Table {
+                family: Family::Inet,
+                name: redirect.table.clone(),
+                comment: None,
+                chains: vec![
+                    chain("redirect", Kind::Nat, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
+                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(refused).collect()),
+                ],
+            }],
+        }
     }
+
+    /// Replaces the tables of the same names in the calling thread's network namespace, in one atomic transaction.
     pub fn load(&self) -> Result<()> {
-        if self.text.is_empty() { return Ok(()) }
-        let mut child = Command::new("/usr/sbin/nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context(|| "run nft".into())?;
-        child.stdin.take().map(|mut i| i.write_all(self.text.as_bytes()));
-        let ok = child.wait().context(|| "run nft".into())?.success();
-        if ok { Ok(()) } else { Err(crate::Error { action: "load rules".into(), source: nix::errno::Errno::EINVAL }) }
+        nft::load(self)
+    }
+}
+
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tables.iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {} {} {{", self.family, self.name)?;
+        if let Some(comment) = &self.comment {
+            writeln!(f, "\tcomment \"{comment}\"")?;
+        }
+        for (index, chain) in self.chains.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            chain.fmt(f)?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kind, hook, policy, .. } = self;
+        let kind = match kind {
+            Kind::Filter => "filter",
+            Kind::Nat => "nat",
+        };
+        let policy = match policy {
+            Policy::Accept => "accept",
+            Policy::Drop => "drop",
+        };
+        writeln!(f, "\tchain {name} {{")?;
+        writeln!(f, "\t\ttype {kind} hook {hook} priority {}; policy {policy};", self.priority_name())?;
+        self.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))?;
+        writeln!(f, "\t}}")
+    }
+}
+
+impl Chain {
+    /// As nft names it: by the standard name where the hook has one for it.
+    fn priority_name(&self) -> String {
+        match (self.priority, self.hook) {
+            (0, _) => "filter".to_owned(),
+            (-100, Hook::Prerouting) => "dstnat".to_owned(),
+            (100, Hook::Postrouting) => "srcnat".to_owned(),
+            (other, _) => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut protocol = None;
+        for (index, matched) in self.matches.iter().enumerate() {
+            match matched {
+                // nft folds the protocol into the port's match.
+                Match::Protocol(of) if matches!(self.matches.get(index + 1), Some(Match::Port(_))) => protocol = Some(of),
+                Match::Port(port) => write!(f, "{} dport {port} ", protocol.map_or("th", |of| of.name()))?,
+                other => write!(f, "{other} ")?,
+            }
+        }
+        match self.verdict {
+            Verdict::Accept => write!(f, "accept")?,
+            Verdict::Drop => write!(f, "drop")?,
+            Verdict::Reject => write!(f, "reject with icmpx admin-prohibited")?,
+            Verdict::Redirect(port) => write!(f, "redirect to :{port}")?,
+            Verdict::Masquerade => write!(f, "masquerade")?,
+        }
+        self.comment.as_ref().map_or(Ok(()), |comment| write!(f, " comment \"{comment}\""))
+    }
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = |net: &IpNet| if net.addr.is_ipv4() { "ip" } else { "ip6" };
+        let whole =
+            |net: &IpNet| if net.prefix == if net.addr.is_ipv4() { 32 } else { 128 } { net.addr.to_string() } else { net.to_string() };
+        match self {
+            Self::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
+            Self::NotProtocol(protocol) => write!(f, "meta l4proto != {}", protocol.name()),
+            Self::Port(port) => write!(f, "th dport {port}"),
+            Self::ToLocal => write!(f, "fib daddr type local"),
+            Self::To(net) => write!(f, "{} daddr {}", family(net), whole(net)),
+            Self::From(net) => write!(f, "{} saddr {}", family(net), whole(net)),
+            Self::In(link) => write!(f, "iifname \"{link}\""),
+            Self::Out(link) => write!(f, "oifname \"{link}\""),
+            Self::Established => write!(f, "ct state established,related"),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+        })
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+        })
     }
 }

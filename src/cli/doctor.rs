@@ -55,7 +55,7 @@ impl Check {
 pub fn privileged() -> Vec<Check> {
     let root = geteuid().is_root();
     let user = (!root).then(|| Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() });
-    let sandbox = match userns::probe(Namespaces { user }, &Ruleset { text: String::new() }) {
+    let sandbox = match userns::probe(Namespaces { user }, &Ruleset::default()) {
         Ok(()) => Check::ok("sandbox", "network, mount and PID namespaces can be made"),
         Err(gate) => Check::failed("sandbox", &Failure::Gate(gate)),
     };

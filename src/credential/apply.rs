@@ -252,6 +252,9 @@ mod tests {
     fn an_unchanged_request_is_unchanged() {
         let request = Request::get("/x?authsome-proxy-managed").header("authorization", "Bearer authsome-proxy-managed").body(()).unwrap();
         let request = apply(Permit::Unchanged(Forward::NoPath), request).unwrap().into_request();
-        assert_eq!((headers(&request, "authorization"), request.uri().to_string()), (vec!["Bearer authsome-proxy-managed"], "/x?authsome-proxy-managed".into()));
+        assert_eq!(
+            (headers(&request, "authorization"), request.uri().to_string()),
+            (vec!["Bearer authsome-proxy-managed"], "/x?authsome-proxy-managed".into())
+        );
     }
 }

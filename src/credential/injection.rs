@@ -28,11 +28,22 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) enum Write {
-    Header { name: HeaderName, value: Template },
-    Basic { username: Template, password: Template },
-    Query { name: String, value: Template },
+    Header {
+        name: HeaderName,
+        value: Template,
+    },
+    Basic {
+        username: Template,
+        password: Template,
+    },
+    Query {
+        name: String,
+        value: Template,
+    },
     /// In place of the placeholder, wherever it stands in the path.
-    Path { value: Template },
+    Path {
+        value: Template,
+    },
 }
 
 /// Text with `{field}` in it.
@@ -66,7 +77,9 @@ impl Injection {
         let compiled = entries.iter().map(|entry| {
             let write = match &entry.what {
                 schema::What::Header { header, value } => Write::Header { name: header_name(header)?, value: template(value)? },
-                schema::What::Basic { basic } => Write::Basic { username: template(&basic.username)?, password: template(&basic.password)? },
+                schema::What::Basic { basic } => {
+                    Write::Basic { username: template(&basic.username)?, password: template(&basic.password)? }
+                }
                 schema::What::Query { query, value } => Write::Query { name: query.clone(), value: template(value)? },
                 schema::What::Path { path } => Write::Path { value: template(path)? },
             };
@@ -115,7 +128,11 @@ impl Template {
     }
 
     /// The text with the values in it, each passed through `encode`; the name of a field that has none otherwise.
-    pub(super) fn fill(&self, fields: &BTreeMap<String, Secret<String>>, encode: impl Fn(&str) -> String) -> Result<Secret<String>, String> {
+    pub(super) fn fill(
+        &self,
+        fields: &BTreeMap<String, Secret<String>>,
+        encode: impl Fn(&str) -> String,
+    ) -> Result<Secret<String>, String> {
         let mut text = String::new();
         for part in &self.0 {
             match part {

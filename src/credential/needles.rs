@@ -42,7 +42,9 @@ impl Needles {
     pub fn begun(&self, bytes: &[u8]) -> usize {
         let longest = self.spellings.iter().map(Vec::len).max().unwrap_or(0);
         let from = bytes.len().saturating_sub(longest.saturating_sub(1));
-        (from..bytes.len()).find(|&at| self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..]))).map_or(0, |at| bytes.len() - at)
+        (from..bytes.len())
+            .find(|&at| self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..])))
+            .map_or(0, |at| bytes.len() - at)
     }
 
     pub fn is_in(&self, bytes: &[u8]) -> bool {

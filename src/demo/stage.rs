@@ -56,11 +56,14 @@ pub fn run() -> Result<Evidence, DemoError> {
         serde_json::to_vec(&message).is_ok_and(|bytes| channel.send(&bytes, &[]).is_ok()).into()
     }) {
         Ok(child) => child,
-        Err(error) => return Err(userns::probe(namespaces, &Ruleset { text: String::new() }).map_or_else(DemoError::Gate, |()| error.into())),
+        Err(error) => return Err(userns::probe(namespaces, &Ruleset::default()).map_or_else(DemoError::Gate, |()| error.into())),
     };
-    let (bytes, _) = child.channel.recv().map_err(io("hear from the stage"))?.ok_or_else(|| DemoError::Failed("the stage went silent".into()))?;
+    let (bytes, _) =
+        child.channel.recv().map_err(io("hear from the stage"))?.ok_or_else(|| DemoError::Failed("the stage went silent".into()))?;
     child.wait()?;
-    serde_json::from_slice::<Result<Evidence, String>>(&bytes).map_err(|error| DemoError::Failed(error.to_string()))?.map_err(DemoError::Failed)
+    serde_json::from_slice::<Result<Evidence, String>>(&bytes)
+        .map_err(|error| DemoError::Failed(error.to_string()))?
+        .map_err(DemoError::Failed)
 }
 
 fn io(what: &str) -> impl FnOnce(std::io::Error) -> DemoError {
@@ -88,7 +91,8 @@ fn play(directory: &Path, user: Option<&User>) -> Result<Evidence, BoxError> {
     let identity = origin::identity()?;
     let root = directory.join("root.pem");
     fs::write(&root, &identity.root_pem)?;
-    let (https, dns) = internet.run(|| Ok::<_, std::io::Error>((TcpListener::bind((INTERNET, 443))?, UdpSocket::bind((INTERNET, 53))?)))??;
+    let (https, dns) =
+        internet.run(|| Ok::<_, std::io::Error>((TcpListener::bind((INTERNET, 443))?, UdpSocket::bind((INTERNET, 53))?)))??;
     let received = origin::serve(identity, https, dns, IpAddr::V4(INTERNET))?;
 
     let home = directory.join("home");

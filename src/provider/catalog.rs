@@ -102,7 +102,9 @@ fn read(path: &Path) -> Result<Option<String>, ProviderError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
-        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_FILE => Err(failed(io::Error::other("not a definition: it is no file, or over 1 MiB"))),
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_FILE => {
+            Err(failed(io::Error::other("not a definition: it is no file, or over 1 MiB")))
+        }
         Ok(_) => fs::read_to_string(path).map(Some).map_err(failed),
     }
 }

@@ -1,12 +1,6 @@
 //! Provider definitions: JSON as written ([`schema`]) becomes a typed, valid [`Provider`]; [`Catalog`] finds them.
 
-use std::{
-    collections::BTreeSet,
-    fmt, io,
-    path::PathBuf,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use regex::{Regex, RegexBuilder};
 
@@ -120,7 +114,8 @@ impl Provider {
         let injection = injection(&written, &fields).map_err(|(field, reason)| error(field, reason))?;
         let oauth_injection = oauth_injection(&written).map_err(|reason| error("api_key", reason))?;
         let default = written.oauth.as_ref().and_then(|oauth| oauth.base_url.as_deref());
-        let (api_urls, needs_base_url) = api_urls(&written, base_url.or(default)).map_err(|(at, problem)| error(&at, problem.to_string()))?;
+        let (api_urls, needs_base_url) =
+            api_urls(&written, base_url.or(default)).map_err(|(at, problem)| error(&at, problem.to_string()))?;
         let api_key = written.api_key.clone().unwrap_or_default();
         let key_pattern = api_key.key_pattern.as_deref().map(key_pattern).transpose();
         Ok(Self {
@@ -235,7 +230,8 @@ fn api_urls(written: &Document, base_url: Option<&str>) -> Result<(Vec<ApiUrl>, 
 /// Endpoints that are no plain https URL cannot be reached through an opened connection anyway.
 fn endpoints(written: &Document, base_url: Option<&str>) -> Vec<ApiUrl> {
     let Some(oauth) = &written.oauth else { return Vec::new() };
-    let urls = [&oauth.authorization_url, &oauth.token_url, &oauth.revocation_url, &oauth.device_authorization_url, &oauth.registration_endpoint];
+    let urls =
+        [&oauth.authorization_url, &oauth.token_url, &oauth.revocation_url, &oauth.device_authorization_url, &oauth.registration_endpoint];
     let filled = urls.into_iter().flatten().map(|url| url.replace(BASE_URL, base_url.unwrap_or_default().trim_end_matches('/')));
     filled.filter_map(|url| url.split('?').next()?.parse().ok()).collect()
 }
@@ -275,7 +271,8 @@ const NOT_FOR_EXPORT: [&str; 9] = ["PATH", "HOME", "IFS", "ENV", "BASH_ENV", "SH
 
 /// IEEE Std 1003.1 §8.1.
 fn variable(name: String) -> Result<String, String> {
-    let shaped = !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let shaped =
+        !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let dangerous = NOT_FOR_EXPORT.contains(&name.as_str()) || name.starts_with("LD_") || name.starts_with("AUTHSOME_");
     if shaped && !dangerous { Ok(name) } else { Err(format!("`{name}` is not a name for an exported variable")) }
 }

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{
     Context,
@@ -29,6 +32,10 @@ const CLIENT_FIRST: [u16; 2] = [80, 443];
 /// What a plain HTTP request is answered with when policy refuses it; the reason follows as the body.
 const DENIED: &str =
     "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\nx-authsome-error: denied\r\n";
+
+/// How much of a refused request is read after the answer, in octets and time, before the connection is closed.
+const MAX_DRAINED: u64 = 256 * 1024;
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serves one redirected connection to its end. `original` is where the client was going.
 pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: Arc<Context>) {
@@ -108,29 +115,33 @@ impl Connection {
             (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
             (Detected::Tls(hello), Decision::Inject(routes)) => self.open(*hello, seen, target, Rules::Inject(routes)).await,
             (Detected::Tls(hello), Decision::Inspect) => self.open(*hello, seen, target, Rules::Inspect).await,
-            (Detected::Tls(_), Decision::Forward(why)) => self.forward("tls", target, &seen, &why).await,
-            (Detected::TlsNoName, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+            (Detected::Tls(_), Decision::Forward(why)) => self.forward(target, &seen, &why).await,
+            (Detected::TlsNoName, Decision::Inject(_) | Decision::Forward(_)) => {
                 self.relay("tls", target, &seen, "TLS without a name is never opened").await;
             }
-            (Detected::Http, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+            (Detected::Http, Decision::Inject(_) | Decision::Forward(_)) => {
                 if http::carries_placeholder(&seen) {
                     self.context.notices.placeholder(&target.host);
                 }
                 self.relay("http", target, &seen, "plain HTTP is never injected").await;
             }
-            (Detected::Opaque, Decision::Inject(_) | Decision::Inspect | Decision::Forward(_)) => {
+            (Detected::Opaque, Decision::Inject(_) | Decision::Forward(_)) => {
                 self.relay("tcp", target, &seen, "neither TLS nor HTTP; forwarded unchanged").await;
+            }
+            (Detected::Http, Decision::Inspect) => self.deny_http(target, uninspectable()).await,
+            (detected @ (Detected::TlsNoName | Detected::Opaque), Decision::Inspect) => {
+                self.deny(label(&detected), target, uninspectable())
             }
         }
     }
 
     async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
-        let Host::Name(name) = target.host.clone() else {
-            return self.relay("tls", target, &seen, "TLS without a name is never opened").await;
+        let (Host::Name(name), true) = (target.host.clone(), hello.speaks_http()) else {
+            return match rules {
+                Rules::Inject(_) => self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await,
+                Rules::Inspect => self.deny("tls", target, uninspectable()),
+            };
         };
-        if !hello.speaks_http() {
-            return self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await;
-        }
         drop(seen);
         drop(self.server);
         let destination = Destination { target, addr: Some(self.original) };
@@ -138,9 +149,9 @@ impl Connection {
         Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
 
-    async fn forward(self, protocol: &'static str, target: Target, seen: &[u8], why: &Forward) {
+    async fn forward(self, target: Target, seen: &[u8], why: &Forward) {
         self.context.notices.forwarded(&target.host, why);
-        self.relay(protocol, target, seen, &notice::reason(why)).await;
+        self.relay("tls", target, seen, &notice::reason(why)).await;
     }
 
     async fn relay(self, protocol: &'static str, target: Target, seen: &[u8], reason: &str) {
@@ -177,13 +188,18 @@ impl Connection {
         opaque::reset(self.client);
     }
 
-    async fn deny_http(self, target: Target, Deny::Policy(reason): Deny) {
+    async fn deny_http(mut self, target: Target, Deny::Policy(reason): Deny) {
         let answer = format!("{DENIED}content-length: {}\r\n\r\nauthsome: {reason}\n", reason.len() + "authsome: \n".len());
         let mut guard = self.begin("http", target);
         guard.verdict(Verdict::Denied, reason);
         guard.status(403);
-        // Fits an empty send buffer, so one attempt is all it takes.
-        drop(self.client.try_write(answer.as_bytes()));
+        let answering = async {
+            self.client.write_all(answer.as_bytes()).await?;
+            self.client.shutdown().await?;
+            // A close with bytes unread is a reset, which could overtake the answer (RFC 9112 §9.6).
+            tokio::io::copy(&mut (&mut self.client).take(MAX_DRAINED), &mut tokio::io::sink()).await
+        };
+        drop(tokio::time::timeout(DRAIN_LIMIT, answering).await);
     }
 
     fn begin(&self, protocol: &'static str, target: Target) -> Guard {
@@ -195,6 +211,11 @@ impl Connection {
         let ip = self.original.ip();
         Target { host: self.context.names.name(ip).unwrap_or_else(|| ip.into()), port: self.original.port() }
     }
+}
+
+/// A rule on method or path cannot be checked where there is no HTTPS to a named host, so nothing passes.
+fn uninspectable() -> Deny {
+    Deny::Policy("a rule on this host's methods or paths allows only HTTPS to it".to_owned())
 }
 
 enum Speaks {

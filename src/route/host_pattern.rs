@@ -36,7 +36,8 @@ pub enum HostPatternError {
 }
 
 fn suggest(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(|| r"end it in a domain, as in `regex:(.+\.)?acme\.test`".to_owned(), |pattern| format!("write `regex:{pattern}`"))
+    suggestion
+        .map_or_else(|| r"end it in a domain, as in `regex:(.+\.)?acme\.test`".to_owned(), |pattern| format!("write `regex:{pattern}`"))
 }
 
 impl HostPattern {
@@ -59,7 +60,11 @@ impl HostPattern {
     /// `pattern` without the `regex:` in front.
     pub fn regex(pattern: &str) -> Result<Self, HostPatternError> {
         let syntax = |reason: String| HostPatternError::Syntax { pattern: pattern.to_owned(), reason };
-        let regex = RegexBuilder::new(&whole(pattern)).case_insensitive(true).size_limit(SIZE_LIMIT).build().map_err(|error| syntax(error.to_string()))?;
+        let regex = RegexBuilder::new(&whole(pattern))
+            .case_insensitive(true)
+            .size_limit(SIZE_LIMIT)
+            .build()
+            .map_err(|error| syntax(error.to_string()))?;
         let hir = regex_syntax::parse(pattern).map_err(|error| syntax(error.to_string()))?;
         let suffixes = Extractor::new().kind(ExtractKind::Suffix).extract(&hir);
         let stranger = match suffixes.literals() {
@@ -68,9 +73,11 @@ impl HostPattern {
         };
         match stranger {
             None => Ok(Self::Regex(Pattern { text: pattern.to_owned(), regex })),
-            Some(suffix) => {
-                Err(HostPatternError::Unsafe { pattern: pattern.to_owned(), stranger: stranger_of(&suffix), suggestion: safe_pattern(pattern, &suffix) })
-            }
+            Some(suffix) => Err(HostPatternError::Unsafe {
+                pattern: pattern.to_owned(),
+                stranger: stranger_of(&suffix),
+                suggestion: safe_pattern(pattern, &suffix),
+            }),
         }
     }
 }
@@ -142,7 +149,11 @@ mod tests {
     #[test]
     fn patterns_that_end_in_a_domain_are_accepted() {
         for (pattern, yes, no) in [
-            (r"(.+\.)?acme\.test", &["acme.test", "api.acme.test", "a.b.acme.test"][..], &["evilacme.test", "acme.test.evil.test", "acmextest.evil.test"][..]),
+            (
+                r"(.+\.)?acme\.test",
+                &["acme.test", "api.acme.test", "a.b.acme.test"][..],
+                &["evilacme.test", "acme.test.evil.test", "acmextest.evil.test"][..],
+            ),
             (r".*\.linear\.acme\.test", &["api.linear.acme.test"], &["linear.acme.test", "evillinear.acme.test"]),
             (r"^(www\.acme\.test|acme\.test)$", &["www.acme.test", "acme.test"], &["x.acme.test", "wwwxacme.test"]),
             (r"us[0-9]+\.api\.acme\.test", &["us21.api.acme.test"], &["us.api.acme.test", "us1xapi.acme.test"]),

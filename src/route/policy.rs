@@ -84,7 +84,9 @@ pub enum Ruling {
 pub enum Denial {
     By(String),
     /// No allow rule names it; this one would.
-    Unnamed { add: String },
+    Unnamed {
+        add: String,
+    },
 }
 
 impl fmt::Display for Denial {
@@ -216,7 +218,9 @@ impl Subject {
         match (self, host) {
             (Self::Any, _) => true,
             (Self::Host(wanted), host) => wanted == host,
-            (Self::Suffix(suffix), Host::Name(name)) => name.as_str().strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1),
+            (Self::Suffix(suffix), Host::Name(name)) => {
+                name.as_str().strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
+            }
             (Self::Network(network, prefix), Host::Ip(ip)) => contains(*network, *prefix, *ip),
             (Self::Provider(provider), _) => claims.contains(provider),
             (Self::Suffix(_), Host::Ip(_)) | (Self::Network(..), Host::Name(_)) => false,
@@ -248,7 +252,14 @@ impl FromStr for Rule {
         let methods = methods.collect::<Result<Vec<_>, _>>()?;
         if let Some(name) = rest.strip_prefix("provider:") {
             let provider = name.parse().map_err(|_| error(format!("`{name}` is no provider name")))?;
-            return Ok(Self { text: text.to_owned(), subject: Subject::Provider(provider), port: None, protocol: None, methods, path: None });
+            return Ok(Self {
+                text: text.to_owned(),
+                subject: Subject::Provider(provider),
+                port: None,
+                protocol: None,
+                methods,
+                path: None,
+            });
         }
         let (protocol, rest) = match rest.split_once("://") {
             Some((scheme, rest)) => (Some(scheme.parse().map_err(error)?), rest),
@@ -269,7 +280,9 @@ impl FromStr for Rule {
 fn split_path(text: &str) -> (&str, Option<&str>) {
     let Some(slash) = text.find('/') else { return (text, None) };
     let (authority, path) = text.split_at(slash);
-    let is_prefix = path[1..].bytes().all(|byte| byte.is_ascii_digit()) && path.len() > 1 && authority.parse::<Host>().is_ok_and(|host| matches!(host, Host::Ip(_)));
+    let is_prefix = path[1..].bytes().all(|byte| byte.is_ascii_digit())
+        && path.len() > 1
+        && authority.parse::<Host>().is_ok_and(|host| matches!(host, Host::Ip(_)));
     if is_prefix { (text, None) } else { (authority, Some(path)) }
 }
 
@@ -304,7 +317,8 @@ impl FromStr for Subject {
         if let Some((network, prefix)) = text.split_once('/') {
             let Host::Ip(ip) = host(network)? else { return Err(format!("`{network}` is no address")) };
             let longest = if ip.is_ipv4() { 32 } else { 128 };
-            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(|| format!("`{prefix}` is no prefix length"))?;
+            let prefix =
+                prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(|| format!("`{prefix}` is no prefix length"))?;
             return Ok(Self::Network(ip, prefix));
         }
         host(text).map(Self::Host)
@@ -390,7 +404,11 @@ mod tests {
             (&[], &["DELETE api.acme.test"], "other.test", 443, Https, "allow"),
             (&["api.acme.test"], &["DELETE *"], "other.test", 443, Https, "deny"),
         ] {
-            assert_eq!(connection(&policy(allow, deny), host, port, protocol), want, "allow {allow:?} deny {deny:?}: {host}:{port} {protocol:?}");
+            assert_eq!(
+                connection(&policy(allow, deny), host, port, protocol),
+                want,
+                "allow {allow:?} deny {deny:?}: {host}:{port} {protocol:?}"
+            );
         }
     }
 
@@ -421,7 +439,19 @@ mod tests {
 
     #[test]
     fn wrong_rules_say_what_is_accepted() {
-        for text in ["", "get api.acme.test", "ftp://api.acme.test", "api.acme.test:0", "api.acme.test:x", "*acme.test", "10.0.0.0/33", "a b c", "provider:", "a..b", "api.acme.test/[x"] {
+        for text in [
+            "",
+            "get api.acme.test",
+            "ftp://api.acme.test",
+            "api.acme.test:0",
+            "api.acme.test:x",
+            "*acme.test",
+            "10.0.0.0/33",
+            "a b c",
+            "provider:",
+            "a..b",
+            "api.acme.test/[x",
+        ] {
             let error = text.parse::<Rule>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("rule `{text}`: ")) && error.contains("HOST[:PORT]"), "{error}");
         }

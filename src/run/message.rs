@@ -82,7 +82,9 @@ pub enum News {
 pub enum Request {
     Signal(i32),
     /// A TCP socket of the namespace, for `--publish`.
-    Socket { v6: bool },
+    Socket {
+        v6: bool,
+    },
 }
 
 /// The sockets init bound inside the namespace, and the namespace itself.

@@ -1,6 +1,6 @@
 //! The namespace's ruleset: what is redirected, what is left alone, what is refused.
 
-use netns::ruleset::Ruleset;
+use netns::ruleset::{Redirect, Ruleset};
 
 use super::plan::Egress;
 
@@ -11,7 +11,8 @@ pub const DNS: u16 = 61053;
 /// Intercepted in every run with an uplink of its own.
 pub const WEB: [u16; 2] = [80, 443];
 
-/// `ports`: what is intercepted where the uplink carries the rest; `None` is everything.
+/// `ports`: what is intercepted where the uplink carries the rest.
 pub fn inside(egress: Egress, ports: Option<&[u16]>) -> Ruleset {
-    Ruleset::shim(egress == Egress::Relay, ports, LISTENER, DNS)
+    let ports = (egress == Egress::Veth).then(|| ports.unwrap_or(&WEB).to_vec());
+    Ruleset::redirect(&Redirect { table: "sandbox".to_owned(), listener: LISTENER, ports, dns: DNS })
 }

@@ -29,7 +29,8 @@ impl Sandbox {
     /// Clones init. Until this returns the process must have held no secret.
     pub fn start(plan: &Plan) -> Result<(Self, Listening), RunError> {
         let namespaces = namespaces(plan);
-        let child = spawn::spawn(namespaces, |channel| init::main(Init(channel), plan)).map_err(|error| explain(namespaces, plan, error.into()))?;
+        let child =
+            spawn::spawn(namespaces, |channel| init::main(Init(channel), plan)).map_err(|error| explain(namespaces, plan, error.into()))?;
         let sandbox = Self { child, uplink: None };
         let listening = sandbox.supervisor().listening().map_err(|error| explain(namespaces, plan, error))?;
         Ok((sandbox, listening))

@@ -275,7 +275,7 @@ impl Default for Setup<'_> {
 }
 
 pub struct Proxy {
-    addr: SocketAddr,
+    pub addr: SocketAddr,
     pub context: Arc<Context>,
     said: Arc<Mutex<Vec<String>>>,
     audit: tempfile::TempDir,

@@ -6,7 +6,10 @@ use rustls::{
 };
 
 use super::{DetectError, Detected, MAX_HELLO};
-use crate::host::Host;
+use crate::{
+    host::Host,
+    proxy::tls::{ALPN_H2, ALPN_HTTP10, ALPN_HTTP11},
+};
 
 /// A whole ClientHello; the handshake can go on from here without reading it again.
 pub struct Hello {
@@ -18,7 +21,7 @@ pub struct Hello {
 
 impl Hello {
     pub fn offers_h2(&self) -> bool {
-        self.offers(b"h2")
+        self.offers(ALPN_H2)
     }
 
     pub fn offers(&self, protocol: &[u8]) -> bool {
@@ -27,7 +30,7 @@ impl Hello {
 
     /// Whether the client may speak a protocol we can open: HTTP by ALPN, or no ALPN at all.
     pub fn speaks_http(&self) -> bool {
-        self.alpn.is_empty() || self.offers_h2() || self.offers(b"http/1.1")
+        self.alpn.is_empty() || [ALPN_H2, ALPN_HTTP11, ALPN_HTTP10].into_iter().any(|id| self.offers(id))
     }
 }
 

@@ -13,11 +13,8 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{
-    ALPN_H2, ALPN_HTTP1,
-    authority::{Authority, dated, serial},
-};
-use crate::{host::Name, upstream::Protocol};
+use super::authority::{Authority, dated, serial};
+use crate::host::Name;
 
 /// Configurations kept, about 4 KiB each. A pattern route lets the child ask for any number of names; beyond this all are made anew.
 const MAX_CONFIGS: usize = 1024;
@@ -25,11 +22,8 @@ const MAX_CONFIGS: usize = 1024;
 /// The longest common name X.509 allows, in characters (RFC 5280 appendix A.1, ub-common-name).
 const MAX_COMMON_NAME: usize = 64;
 
-/// What the child is offered by ALPN; `None` when it offered nothing.
-pub type Offer = Option<Protocol>;
-
-/// The name certified and the one ALPN identifier offered.
-type ConfigKey = (Name, Option<&'static [u8]>);
+/// The one ALPN identifier the child is answered with; `None` when it sent none.
+pub type Offer = Option<&'static [u8]>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
@@ -45,7 +39,7 @@ pub(super) struct Leaves {
     key: KeyPair,
     /// One ticketer, so that a child resumes whichever configuration it meets; rustls binds a ticket to its server name.
     ticketer: Arc<dyn ProducesTickets>,
-    configs: Mutex<HashMap<ConfigKey, Arc<ServerConfig>>>,
+    configs: Mutex<HashMap<(Name, Offer), Arc<ServerConfig>>>,
 }
 
 impl Leaves {
@@ -61,17 +55,16 @@ impl Leaves {
 impl Authority {
     /// The server side of TLS for `name`. Made under the lock: a signature takes less time than two tasks making one each.
     pub fn server_config(&self, name: &Name, offer: Offer) -> Result<Arc<ServerConfig>, LeafError> {
-        let alpn = offer.map(alpn_id);
         let mut configs = self.leaves.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = configs.get(&(name.clone(), alpn)) {
+        if let Some(config) = configs.get(&(name.clone(), offer)) {
             return Ok(config.clone());
         }
         if configs.len() >= MAX_CONFIGS {
             configs.clear();
         }
         let leaf = self.leaf(name).map_err(|e| LeafError::Certificate(name.as_str().to_owned(), e))?;
-        let config = config(leaf, &self.leaves, alpn).map_err(|e| LeafError::Config(name.as_str().to_owned(), e))?;
-        configs.insert((name.clone(), alpn), config.clone());
+        let config = config(leaf, &self.leaves, offer).map_err(|e| LeafError::Config(name.as_str().to_owned(), e))?;
+        configs.insert((name.clone(), offer), config.clone());
         Ok(config)
     }
 
@@ -89,7 +82,7 @@ impl Authority {
     }
 }
 
-fn config(leaf: rcgen::Certificate, leaves: &Leaves, alpn: Option<&'static [u8]>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn config(leaf: rcgen::Certificate, leaves: &Leaves, offer: Offer) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaves.key.serialize_der())))?;
     let certified = CertifiedKey::new(vec![leaf.into()], key);
@@ -97,24 +90,20 @@ fn config(leaf: rcgen::Certificate, leaves: &Leaves, alpn: Option<&'static [u8]>
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
+    config.alpn_protocols = offer.map(<[u8]>::to_vec).into_iter().collect();
     config.ticketer = leaves.ticketer.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
-fn alpn_id(protocol: Protocol) -> &'static [u8] {
-    match protocol {
-        Protocol::Http1 => ALPN_HTTP1,
-        Protocol::H2 => ALPN_H2,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Host;
-    use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
+    use crate::{
+        host::Host,
+        proxy::tls::{ALPN_H2, ALPN_HTTP11},
+    };
+    use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConnection};
 
     fn name(text: &str) -> Name {
         match text.parse() {
@@ -136,10 +125,14 @@ mod tests {
     }
 
     /// A handshake in memory; the client's view of it.
-    fn handshake(config: ClientConfig, expects: &str, server: Arc<ServerConfig>) -> Result<ClientConnection, rustls::Error> {
-        let mut client: Connection = ClientConnection::new(Arc::new(config), expects.to_owned().try_into().unwrap()).unwrap().into();
+    fn handshake(
+        config: impl Into<Arc<ClientConfig>>,
+        expects: &str,
+        server: Arc<ServerConfig>,
+    ) -> Result<ClientConnection, rustls::Error> {
+        let mut client: Connection = ClientConnection::new(config.into(), expects.to_owned().try_into().unwrap()).unwrap().into();
         let mut server: Connection = ServerConnection::new(server).unwrap().into();
-        while client.is_handshaking() || server.is_handshaking() {
+        while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
             transfer(&mut client, &mut server)?;
             transfer(&mut server, &mut client)?;
         }
@@ -168,7 +161,7 @@ mod tests {
         let long = format!("{}.{}.acme.test", "a".repeat(60), "b".repeat(60));
         for host in ["api.acme.test", &long] {
             for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-                let server = authority.server_config(&name(host), Some(Protocol::H2)).unwrap();
+                let server = authority.server_config(&name(host), Some(ALPN_H2)).unwrap();
                 let connection = handshake(client(&authority, &[version], &[b"http/1.1", b"h2"]), host, server).unwrap();
                 assert_eq!(connection.alpn_protocol(), Some(ALPN_H2));
                 assert_eq!(connection.protocol_version(), Some(version.version));
@@ -190,11 +183,24 @@ mod tests {
     }
 
     #[test]
+    fn a_session_resumes_whatever_is_offered_by_alpn() {
+        let authority = Authority::new().unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = Arc::new(client(&authority, &[version], &[b"h2", b"http/1.1"]));
+            let kinds = [ALPN_H2, ALPN_HTTP11].map(|offer| {
+                let server = authority.server_config(&name("api.acme.test"), Some(offer)).unwrap();
+                handshake(config.clone(), "api.acme.test", server).unwrap().handshake_kind()
+            });
+            assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+        }
+    }
+
+    #[test]
     fn configurations_are_made_once_and_bounded() {
         let authority = Authority::new().unwrap();
         let first = authority.server_config(&name("api.acme.test"), None).unwrap();
         assert!(Arc::ptr_eq(&first, &authority.server_config(&name("api.acme.test"), None).unwrap()));
-        assert!(!Arc::ptr_eq(&first, &authority.server_config(&name("api.acme.test"), Some(Protocol::H2)).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &authority.server_config(&name("api.acme.test"), Some(ALPN_H2)).unwrap()));
         for i in 0..MAX_CONFIGS {
             authority.server_config(&name(&format!("h{i}.acme.test")), None).unwrap();
         }

@@ -6,7 +6,7 @@ use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
-use super::{ALPN_H2, ALPN_HTTP1, LeafError, leaf::Offer};
+use super::{ALPN_H2, ALPN_HTTP10, ALPN_HTTP11, LeafError, leaf::Offer};
 use crate::{
     host::Name,
     proxy::{Context, detect::Hello},
@@ -63,13 +63,13 @@ pub async fn terminate(
     Ok(Opened { stream, protocol, failure })
 }
 
-/// One protocol, the upstream's, if the child offered it; otherwise the child's, and requests are translated.
+/// The upstream's protocol, if the child offered it; otherwise the child's, and requests are translated.
 fn offer(hello: &Hello, spoken: Option<Protocol>) -> Offer {
-    match (hello.offers_h2(), hello.offers(ALPN_HTTP1), spoken) {
-        (true, _, Some(Protocol::H2) | None) | (true, false, Some(Protocol::Http1)) => Some(Protocol::H2),
-        (_, true, _) => Some(Protocol::Http1),
-        (false, false, _) => None,
-    }
+    let preferred = match spoken {
+        Some(Protocol::H2) | None => [ALPN_H2, ALPN_HTTP11, ALPN_HTTP10],
+        Some(Protocol::Http1) => [ALPN_HTTP11, ALPN_HTTP10, ALPN_H2],
+    };
+    preferred.into_iter().find(|id| hello.offers(id))
 }
 
 fn handshake_error(error: io::Error) -> TerminateError {
