@@ -285,6 +285,24 @@ fn a_change_waits_for_the_lock() {
 }
 
 #[test]
+fn a_kill_at_any_moment_leaves_the_old_or_the_new() {
+    let home = Home::new();
+    home.feed("ak-0", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let mut stored = "export ACME_API_KEY='ak-0'\n".to_owned();
+    for i in 1..=40_u64 {
+        let mut child = home.spawn(&format!("ak-{i}"), &["login", "acme", "--stdin", "-q", "--force"]);
+        // A little later each time, so that the kill falls on every step of it.
+        std::thread::sleep(std::time::Duration::from_micros(200 * i));
+        child.kill().unwrap();
+        let finished = child.wait().unwrap().success();
+        let found = home.run(&["export", "acme"]);
+        let new = format!("export ACME_API_KEY='ak-{i}'\n");
+        assert!(found.code == Some(0) && (found.stdout == new || found.stdout == stored && !finished), "{found:?}");
+        stored = found.stdout;
+    }
+}
+
+#[test]
 fn what_a_killed_process_left_is_removed_by_the_next_change() {
     let home = Home::new();
     home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
