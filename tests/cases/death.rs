@@ -80,7 +80,7 @@ fn signal(child: &Child, signal: nix::sys::signal::Signal) {
 }
 
 /// The seconds that the sleeps of one world take; no other process of the machine sleeps as long.
-fn mark(world: &World, n: u32) -> String {
+pub fn mark(world: &World, n: u32) -> String {
     let mode = if world.mode == Mode::Sudo { 1 } else { 2 };
     format!("{}{mode}{n}", 1_000_000 + std::process::id())
 }
