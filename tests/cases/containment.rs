@@ -25,11 +25,11 @@ pub const CASES: &[Case] = &[
 fn search() -> String {
     let (first, second) = OPENAI_KEY.split_at(8);
     format!(
-        r#"key={first}; key=$key{second}
+        r#"key={first}; key=${{key}}{second}
 for file in /proc/[0-9]*/environ /proc/[0-9]*/cmdline; do tr '\0' '\n' 2>/dev/null <$file | grep -qF "$key" 2>/dev/null && case $file in /proc/$$/*|/proc/self/*) ;; *) echo "found in $file" ;; esac; done
 head -c 1 /proc/1/mem 2>/dev/null; cat /proc/1/environ 2>/dev/null >/dev/null && echo "read the environment of 1"
 ls /proc/1/fd 2>/dev/null | grep . && echo "listed the descriptors of 1"
-grep -rlF "$key" $HOME /tmp /dev/shm /run 2>/dev/null
+grep -rlF "$key" $HOME/.. /dev/shm /run 2>/dev/null
 ls -A $HOME/.authsome/vault $HOME/.authsome/ca 2>/dev/null
 true"#
     )
@@ -38,8 +38,11 @@ true"#
 fn key_is_in_no_environment_memory_or_file(world: &World) {
     let output = world.inside(&["sh", "-c", &search()]);
     assert_eq!(succeeded(&output), "", "{}", show(&output));
-    // The control: what the run masks is there for the same user outside.
+    // The controls: what the run masks is there for the same user outside, and the search finds a key where there is one.
     assert_ne!(succeeded(&world.outside(&["sh", "-c", "ls -A $HOME/.authsome/vault"])), "");
+    fs::write(world.path("planted"), OPENAI_KEY).unwrap();
+    let found = succeeded(&world.inside(&["sh", "-c", &search()]));
+    assert!(found.contains("planted"), "the search is blind: {found}");
 }
 
 fn home_is_masked_through_every_mount(world: &World) {
