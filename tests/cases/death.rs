@@ -19,8 +19,8 @@ pub const CASES: &[Case] = &[
     ("two_runs_do_not_touch_each_other", two_runs_do_not_touch_each_other),
 ];
 
-/// How long the kernel may take to tear down namespaces; nothing waits for all of it unless the test fails.
-const TEARDOWN: Duration = Duration::from_secs(20);
+/// How long the kernel may take to start a program or to tear down namespaces; nothing waits for all of it unless the test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Processes, of this whole machine, whose command line has `mark` as an argument.
 pub fn processes(mark: &str) -> Vec<String> {
@@ -72,6 +72,12 @@ fn start(world: &World, mark: &str) -> (Child, BufReader<std::process::ChildStdo
         let _ = child.kill();
         panic!("not ready: {line:?} {}", crate::support::world::show(&child.wait_with_output().unwrap()));
     }
+    // Between its word and its sleep the child has yet to exec.
+    let deadline = Instant::now() + PATIENCE;
+    while processes(mark).is_empty() {
+        assert!(Instant::now() < deadline, "the child does not sleep");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     (child, stdout)
 }
 
@@ -88,7 +94,7 @@ pub fn mark(world: &World, n: u32) -> String {
 /// The kernel removes a namespace some time after its last process.
 #[track_caller]
 fn becomes(world: &World, before: &BTreeSet<String>, mark: &str) {
-    let deadline = Instant::now() + TEARDOWN;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let left: Vec<_> = host_state(world).difference(before).cloned().chain(processes(mark)).collect();
         if left.is_empty() {
@@ -103,7 +109,6 @@ fn becomes(world: &World, before: &BTreeSet<String>, mark: &str) {
 fn kill_of_the_supervisor_leaves_nothing(world: &World) {
     let (before, mark) = (host_state(world), mark(world, 1));
     let (mut child, _stdout) = start(world, &mark);
-    assert!(!processes(&mark).is_empty(), "the child runs");
     signal(&child, nix::sys::signal::Signal::SIGKILL);
     child.wait().unwrap();
     if world.mode == Mode::Sudo {
