@@ -9,6 +9,7 @@ use std::process::Stdio;
 pub const CASES: &[Case] = &[
     ("exit_codes_are_the_childs", exit_codes_are_the_childs),
     ("failures_before_the_child_have_their_codes", failures_before_the_child_have_their_codes),
+    ("signals_are_as_outside", signals_are_as_outside),
     ("stdin_is_the_childs", stdin_is_the_childs),
     ("terminal_is_the_childs", terminal_is_the_childs),
     ("ctrl_c_reaches_the_child", ctrl_c_reaches_the_child),
@@ -30,6 +31,12 @@ fn exit_codes_are_the_childs(world: &World) {
         let output = world.inside(client);
         assert_eq!(output.status.code(), Some(code), "{client:?}: {}", show(&output));
     }
+}
+
+/// Asked of the child itself: a shell would clear its mask before it starts anything.
+fn signals_are_as_outside(world: &World) {
+    let client = ["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"];
+    assert_eq!(succeeded(&world.inside(&client)), succeeded(&world.outside(&client)));
 }
 
 fn failures_before_the_child_have_their_codes(world: &World) {
