@@ -1,0 +1,211 @@
+//! A host on the test internet with one user, who has logged in to two providers and runs clients with and without the command.
+
+use super::internet::Internet;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use std::{
+    cell::OnceCell,
+    ffi::OsStr,
+    fs,
+    io::Write,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+use tempfile::TempDir;
+
+/// The user; no such account needs to exist, the world has its own /etc/passwd.
+pub const USER: &str = "agent";
+pub const UID: u32 = 4242;
+pub const GID: u32 = 4243;
+/// What every client finds in the place of a key.
+pub const PLACEHOLDER: &str = "authsome-proxy-managed";
+pub const OPENAI_KEY: &str = "sk-0123456789abcdefghijKEY";
+pub const ACME_KEY: &str = "acme-0123456789abcdefghijKEY";
+/// Seconds after which a client counts as hung. Nothing waits for it to pass unless the test fails.
+const PATIENCE: &str = "60";
+
+/// A provider on the reserved names, whose upstream certificates are bad on purpose for some.
+const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acme", "auth_type": "api_key", "flow": "api_key",
+  "api_url": ["api.acme.test", "h1.acme.test", "expired.acme.test", "wronghost.acme.test", "unknown.acme.test"],
+  "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
+
+/// The programs that clients are made of, by the name they have in the user's home.
+const CLIENTS: [(&str, &str); 8] = [
+    ("with_urllib.py", include_str!("../data/clients/with_urllib.py")),
+    ("with_requests.py", include_str!("../data/clients/with_requests.py")),
+    ("with_httpx.py", include_str!("../data/clients/with_httpx.py")),
+    ("fetch.mjs", include_str!("../data/clients/fetch.mjs")),
+    ("Client.java", include_str!("../data/clients/Client.java")),
+    ("static.c", include_str!("../data/clients/static.c")),
+    ("ask_dns.py", include_str!("../data/clients/ask_dns.py")),
+    ("odd.py", include_str!("../data/clients/odd.py")),
+];
+
+/// Who starts the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The user, without any privilege.
+    Rootless,
+    /// Root, as sudo does it for the user.
+    Sudo,
+}
+
+pub struct World {
+    pub internet: Internet,
+    pub mode: Mode,
+    dir: TempDir,
+    logged_in: OnceCell<()>,
+}
+
+impl World {
+    /// Moves the calling thread into namespaces of its own. They, and every mount made here, end with the thread.
+    pub fn new(mode: Mode) -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).expect("unshare mount namespace");
+        bind_flags("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        let dir = tempfile::tempdir().unwrap();
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("mount a tmpfs");
+        let world = Self { internet: Internet::new(), mode, dir, logged_in: OnceCell::new() };
+        world.prepare_files();
+        world
+    }
+
+    /// A path in the world's own directory, which everybody may read.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.path(USER)
+    }
+
+    /// The client as the user, inside `authsome run --transparent`, in the user's home.
+    pub fn inside(&self, client: &[&str]) -> Output {
+        self.run(&[], client)
+    }
+
+    /// As [`Self::inside`], with more options of `run`.
+    pub fn run(&self, options: &[&str], client: &[&str]) -> Output {
+        finish(&mut self.authsome(options, client))
+    }
+
+    /// The same client as the same user without the command: the negative control.
+    pub fn outside(&self, client: &[&str]) -> Output {
+        let root = self.path("root.pem");
+        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        for name in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CLIENT_ROOT"] {
+            command.env(name, &root);
+        }
+        command.env("WGETRC", self.path("wgetrc")).envs([("OPENAI_API_KEY", PLACEHOLDER), ("ACME_KEY", PLACEHOLDER)]);
+        finish(as_user(command.args(client)))
+    }
+
+    /// `authsome run --transparent … -- client`, not yet started.
+    pub fn authsome(&self, options: &[&str], client: &[&str]) -> Command {
+        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        command.arg(self.path("authsome")).args(["run", "--transparent", "--upstream-ca"]).arg(self.path("root.pem"));
+        command.args(options).arg("--").args(client);
+        self.start_as_mode(command)
+    }
+
+    /// The given command with the world's environment, started by root or by the user, who has logged in.
+    pub fn start_as_mode(&self, mut command: Command) -> Command {
+        self.logged_in
+            .get_or_init(|| [("openai", OPENAI_KEY), ("acme", ACME_KEY)].iter().for_each(|(provider, key)| self.login(provider, key)));
+        match self.mode {
+            Mode::Rootless => {
+                as_user(&mut command);
+            }
+            Mode::Sudo => {
+                command.envs([("SUDO_UID", UID.to_string()), ("SUDO_GID", GID.to_string()), ("SUDO_USER", USER.into())]);
+            }
+        }
+        command
+    }
+
+    pub fn command(&self, program: &[&str]) -> Command {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).current_dir(self.home()).env_clear();
+        command
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", self.home())
+            .envs([("LANG", "C.UTF-8"), ("USER", USER)]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn login(&self, provider: &str, key: &str) {
+        let mut command = self.command(&[self.path("authsome").to_str().unwrap(), "login", provider, "--stdin"]);
+        let mut child = as_user(command.stdin(Stdio::piped())).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(key.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "login {provider}: {}", show(&output));
+    }
+
+    fn prepare_files(&self) {
+        let own = |path: &Path| chown(path, Some(UID), Some(GID)).unwrap();
+        for name in ["", "/.authsome", "/.authsome/providers"] {
+            let path = self.path(&format!("{USER}{name}"));
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            own(&path);
+        }
+        let write = |path: PathBuf, text: &str| {
+            fs::write(&path, text).unwrap();
+            path
+        };
+        own(&write(self.home().join(".authsome/providers/acme.json"), ACME));
+        CLIENTS.iter().for_each(|(name, text)| own(&write(self.home().join(name), text)));
+        let root = write(self.path("root.pem"), &self.internet.pki.root);
+        write(self.path("wgetrc"), &format!("ca_certificate={}\n", root.display()));
+        let etc = |name: &str, text: &str| bind(&write(self.path(name), text), Path::new("/etc").join(name));
+        etc("resolv.conf", "nameserver 203.0.113.53\nsearch corp.test\n");
+        etc("hosts", "127.0.0.1 localhost\n::1 localhost\n");
+        etc("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
+        etc("passwd", &format!("root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{GID}::{}:/bin/sh\n", self.home().display()));
+        etc("group", &format!("root:x:0:\n{USER}:x:{GID}:\n"));
+        // The checkout may be where the user cannot look.
+        bind(Path::new(env!("CARGO_BIN_EXE_authsome")), write(self.path("authsome"), ""));
+    }
+}
+
+/// Waits for the end; both streams are captured.
+pub fn finish(command: &mut Command) -> Output {
+    let child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    child.wait_with_output().unwrap()
+}
+
+/// Gives `input` to a started child and waits for its end.
+pub fn feed(mut child: Child, input: &[u8]) -> Output {
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// What a failed assertion shows.
+pub fn show(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\n--- stdout\n{}\n--- stderr\n{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", show(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The user has no supplementary groups: without a call to `groups`, std empties them.
+fn as_user(command: &mut Command) -> &mut Command {
+    command.uid(UID).gid(GID)
+}
+
+fn bind(file: &Path, over: impl AsRef<OsStr>) {
+    let over = Path::new(&over);
+    mount(Some(file), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap_or_else(|errno| panic!("bind over {}: {errno}", over.display()));
+}
+
+fn bind_flags(path: &str, flags: MsFlags) {
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).expect("make the mounts private");
+}
