@@ -34,6 +34,7 @@ impl Guard {
             status: None,
             sent: 0,
             received: 0,
+            scrubbed: 0,
             ms: 0,
             blame: None,
             error: None,
@@ -73,6 +74,11 @@ impl Guard {
             record.sent = record.sent.saturating_add(sent);
             record.received = record.received.saturating_add(received);
         });
+    }
+
+    /// How often the injected credential was overwritten, or the response cut because of it.
+    pub fn scrubbed(&mut self, hits: u64) {
+        self.change(|record| record.scrubbed = hits);
     }
 
     /// Something went wrong on that side; the first blame stays.

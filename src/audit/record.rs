@@ -39,12 +39,19 @@ pub struct Record {
     pub sent: u64,
     /// Bytes to the child.
     pub received: u64,
+    /// How often the injected credential came back and was overwritten.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scrubbed: u64,
     /// From beginning to end, milliseconds.
     pub ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blame: Option<Blame>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What became of it.

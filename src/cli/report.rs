@@ -270,6 +270,7 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
             let hint = format!("authsome provider register FILE, or authsome revoke {provider}");
             ("ProviderNotFoundError", PROVIDER, hint)
         }
+        RunError::Roots(error) => ("UsageError", USAGE, error.hint()),
         RunError::NoCommand => ("UsageError", USAGE, "authsome run --transparent -- CMD".to_owned()),
         RunError::UserRequired => {
             let hint = "call it with sudo, or add --user NAME; --user root works, and root is not contained".to_owned();

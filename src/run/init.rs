@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::fd::AsFd,
     process::Command,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, SigmaskHow, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         socket::{AddressFamily, SockFlag, SockType, socket},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -194,13 +194,16 @@ fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     };
     let mut direct = command(&plan.command);
     direct.args(&plan.arguments);
+    // The command starts with the mask the user's shell gave us. Afterwards ours again, before anything is looked at: see `follow`.
+    let ours = plan.signal_mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let started = match direct.spawn() {
         // As execvp(3) does: a file that is executable but has no known format is a shell script.
         Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
-            command("/bin/sh".as_ref()).arg0(&plan.command).arg(&plan.command).args(&plan.arguments).spawn()
+            command("/bin/sh".as_ref()).arg(&plan.command).args(&plan.arguments).spawn()
         }
         result => result,
     };
+    ours.thread_set_mask()?;
     started.map(|child| Pid::from_raw(child.id().cast_signed()))
 }
 

@@ -82,8 +82,8 @@ pub enum RunError {
     Vault(#[from] VaultError),
     #[error(transparent)]
     Mask(#[from] mask::Error),
-    #[error(transparent)]
-    Roots(#[from] upstream::UpstreamError),
+    #[error("--upstream-ca: {0}")]
+    Roots(#[from] upstream::RootsError),
     /// The kernel or the distribution does not let this user have a sandbox.
     #[error(transparent)]
     Gate(netns::userns::Gate),

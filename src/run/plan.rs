@@ -10,10 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::signal::SigSet;
+
 use crate::{
     config::Config,
     host::Host,
     provider::{Catalog, Provider, ProviderName},
+    upstream,
     vault::{self, ConnectionName, Vault},
 };
 
@@ -48,6 +51,8 @@ pub struct Plan {
     pub command: OsString,
     pub arguments: Vec<OsString>,
     pub cwd: PathBuf,
+    /// Signals that were blocked when the user called us.
+    pub signal_mask: SigSet,
     /// The whole of the command's environment.
     pub environment: BTreeMap<OsString, OsString>,
     pub egress: Egress,
@@ -76,6 +81,8 @@ impl Plan {
             return Err(RunError::Nested);
         }
         vault::create_home(&home)?;
+        let signal_mask = SigSet::thread_get_mask().map_err(|errno| RunError::System("read the signal mask", errno))?;
+        upstream::check_roots(&options.upstream_ca)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
         let connected = connected(&home, config, &options.connections)?;
@@ -96,6 +103,7 @@ impl Plan {
             command: command.clone(),
             arguments: arguments.to_vec(),
             cwd,
+            signal_mask,
             environment,
             egress,
             intercept: intercept(options, &connected),

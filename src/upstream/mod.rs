@@ -11,6 +11,7 @@ mod roots;
 mod tests;
 mod tls;
 
+pub use self::roots::check as check_roots;
 pub use self::{connection::ResponseBody, error::UpstreamError, roots::RootsError, tls::BadCertificate};
 
 use self::{

@@ -50,6 +50,11 @@ pub fn load(extra: &[PathBuf]) -> Result<RootCertStore, RootsError> {
     Ok(store)
 }
 
+/// Whether every extra file can be used, before anything depends on it.
+pub fn check(extra: &[PathBuf]) -> Result<(), RootsError> {
+    extra.iter().try_for_each(|path| add_file(&mut RootCertStore::empty(), path))
+}
+
 /// One bad file among the system's does not take the others' trust away; having none at all is an error.
 fn add_native(store: &mut RootCertStore, native: CertificateResult) -> Result<(), RootsError> {
     store.add_parsable_certificates(native.certs);

@@ -14,6 +14,7 @@ use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use super::scrub::Hits;
 use crate::{
     audit::{Blame, Guard},
     upstream::{Body, BoxError},
@@ -25,11 +26,13 @@ pub struct Exchange {
     sent: AtomicU64,
     received: AtomicU64,
     answered: AtomicBool,
+    hits: Hits,
 }
 
 impl Exchange {
     pub fn new(guard: Guard) -> Arc<Self> {
-        Arc::new(Self { guard: Mutex::new(guard), sent: AtomicU64::new(0), received: AtomicU64::new(0), answered: AtomicBool::new(false) })
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { guard: Mutex::new(guard), sent, received, answered: AtomicBool::new(false), hits: Hits::default() })
     }
 
     pub fn record(&self, tell: impl FnOnce(&mut Guard)) {
@@ -46,6 +49,11 @@ impl Exchange {
     pub fn count(&self, sent: u64, received: u64) {
         self.sent.fetch_add(sent, Relaxed);
         self.received.fetch_add(received, Relaxed);
+    }
+
+    /// How often the injected credential came back in the response.
+    pub fn hits(&self) -> Hits {
+        self.hits.clone()
     }
 
     /// The child's body on its way up.
@@ -72,8 +80,10 @@ impl Drop for Exchange {
             true => (Blame::Internal, "panicked"),
             false => (Blame::Downstream, "the client left before the response"),
         });
+        let scrubbed = self.hits.load(Relaxed);
         self.record(|guard| {
             guard.bytes(sent, received);
+            guard.scrubbed(scrubbed);
             if let Some((blame, error)) = cut {
                 guard.blame(blame, error);
             }

@@ -1,15 +1,15 @@
 //! One request: authority, route, credential, upstream, response. The order is the security of it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{authority, exchange::Exchange, hop, respond::Refusal, serve::Rules, serve::Session, upgrade};
+use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
 use crate::{
     audit::{Blame, Verdict},
-    credential::{self, Authorized, Permit},
+    credential::{self, Authorized, Needles, Permit},
     proxy::notice,
     route::{Forward, RequestDecision},
     upstream::{Body, BoxError, Protocol, UpstreamError},
@@ -50,6 +50,10 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     let (mut parts, body) = request.into_parts();
     check_authority(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
+    let needles = match &permit {
+        Permit::Inject { grant, .. } => grant.needles.clone(),
+        Permit::Unchanged(_) => None,
+    };
     hop::strip(&mut parts.headers, child.is_some());
     upgrade::websocket_in_http1(&mut parts);
     let request = Request::from_parts(parts, exchange.request_body(body));
@@ -64,7 +68,8 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
         return Err(unasked_upgrade(exchange));
     }
-    Ok(returned(response, session.protocol, child, exchange))
+    let response = returned(response, session.protocol, child, exchange);
+    Ok(scrubbed(response, needles, exchange))
 }
 
 fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
@@ -168,10 +173,7 @@ fn unasked_upgrade(exchange: &Exchange) -> Refusal {
 }
 
 /// The server's response as the child gets it. What streams from here on is counted, and an error in it ends the child's stream as an error.
-fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
-{
+fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<B> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     // A CONNECT in HTTP/2 is granted by any 2xx (RFC 8441 §4).
     let connected = response.version() == Version::HTTP_2 && response.status().is_success();
@@ -189,5 +191,21 @@ where
     }
     // The version on the way down is the child's, which hyper knows.
     *response.version_mut() = Version::default();
-    response.map(|body| exchange.response_body(body))
+    response
+}
+
+/// What was injected does not come back.
+fn scrubbed<B>(response: Response<B>, needles: Option<Arc<Needles>>, exchange: &Arc<Exchange>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
+{
+    let (mut parts, body) = response.into_parts();
+    let body = match needles {
+        None => exchange.response_body(body),
+        Some(needles) => {
+            exchange.hits().fetch_add(needles.headers(&mut parts.headers), Relaxed);
+            exchange.response_body(Scrubbed::new(body, &parts.headers, needles, exchange.hits()))
+        }
+    };
+    Response::from_parts(parts, body)
 }

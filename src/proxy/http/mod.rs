@@ -5,6 +5,7 @@ mod exchange;
 mod forward;
 mod hop;
 mod respond;
+mod scrub;
 mod serve;
 mod upgrade;
 
