@@ -145,6 +145,11 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
         eprintln!("authsome: {store}");
     }
     if options.verbosity > 0 {
+        for name in &plan.undecided {
+            eprintln!(
+                "authsome: {name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)"
+            );
+        }
         eprintln!("authsome: {}", plan.headline());
     }
     let code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals);

@@ -60,6 +60,8 @@ pub struct Plan {
     pub expose: Vec<u16>,
     pub publish: Vec<u16>,
     pub connected: Vec<Connected>,
+    /// Providers with several connections of which none is the default; nothing is injected for them.
+    pub undecided: Vec<ProviderName>,
     pub passthrough: Vec<Host>,
     pub upstream_ca: Vec<PathBuf>,
     pub survey: mask::Survey,
@@ -85,7 +87,7 @@ impl Plan {
         upstream::check_roots(&options.upstream_ca)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
-        let connected = connected(&home, config, &options.connections)?;
+        let (connected, undecided) = connected(&home, config, &options.connections)?;
         let survey = mask::Survey::take(&mask::Request {
             authsome_home: &home,
             key_file: env::var_os("AUTHSOME_MASTER_KEY_FILE").as_deref().map(Path::new),
@@ -110,6 +112,7 @@ impl Plan {
             expose: options.expose.clone(),
             publish: options.publish.clone(),
             connected,
+            undecided,
             passthrough: config.passthrough.clone(),
             upstream_ca: options.upstream_ca.clone(),
             survey,
@@ -176,22 +179,34 @@ fn run_id() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Every connected provider with its chosen connection; a name in `chosen` must exist.
-fn connected(home: &Path, config: &Config, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
+/// Every connected provider with its chosen connection, and those where none is the default; a name in `chosen` must exist.
+fn connected(
+    home: &Path,
+    config: &Config,
+    chosen: &[(ProviderName, ConnectionName)],
+) -> Result<(Vec<Connected>, Vec<ProviderName>), RunError> {
     let (vault, catalog) = (Vault::open(home, config.key.clone()), Catalog::open(home)?);
     let existing = vault.connections()?;
-    if let Some((provider, connection)) = chosen.iter().find(|choice| !existing.contains(choice)) {
-        return Err(RunError::NoConnection(provider.clone(), connection.clone()));
+    for choice @ (provider, connection) in chosen {
+        if !catalog.names().contains(provider) {
+            return Err(RunError::NoProvider(provider.clone()));
+        }
+        if !existing.contains(choice) {
+            return Err(RunError::NoConnection(provider.clone(), connection.clone()));
+        }
     }
     let names: std::collections::BTreeSet<_> = existing.iter().map(|(provider, _)| provider.clone()).collect();
-    let mut connected = Vec::new();
+    let (mut connected, mut undecided) = (Vec::new(), Vec::new());
     for name in names {
         let explicit = chosen.iter().find(|(provider, _)| *provider == name).map(|(_, connection)| connection.clone());
-        let Some(connection) = explicit.map_or_else(|| vault.default_connection(&name), |choice| Ok(Some(choice)))? else { continue };
+        let Some(connection) = explicit.map_or_else(|| vault.default_connection(&name), |choice| Ok(Some(choice)))? else {
+            undecided.push(name);
+            continue;
+        };
         let provider = catalog.find(&name, None)?.ok_or_else(|| RunError::NoProvider(name.clone()))?;
         connected.push(Connected { provider, connection });
     }
-    Ok(connected)
+    Ok((connected, undecided))
 }
 
 fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {

@@ -7,7 +7,10 @@
 use std::{
     io::{self, Write},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -38,7 +41,10 @@ pub struct Scrubbed<B> {
 
 enum Coding {
     Identity,
-    Decoded { decoder: Box<dyn Write + Send + Sync>, seen: Seen },
+    Decoded {
+        decoder: Box<dyn Write + Send + Sync>,
+        seen: Seen,
+    },
     /// A coding nobody here can decode passes as it is.
     Unknown,
 }
