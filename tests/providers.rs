@@ -1,5 +1,8 @@
 //! Every bundled definition: parses, is safe, and writes what the provider's own documentation asks for.
 
+// Helpers of tests may panic as the tests themselves do.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use authsome::{
@@ -39,7 +42,7 @@ fn shape(name: &str, host: &str, path: &str) -> Vec<String> {
     );
     let request = injected(provider, host, path);
     let mut lines: Vec<String> = request.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-    if request.uri().to_string() != path {
+    if *request.uri() != *path {
         lines.push(request.uri().to_string());
     }
     lines
@@ -113,4 +116,15 @@ fn keys_stay_off_the_rest_of_a_site() {
     for path in ["/acme/repo", "/acme/repo/info/refs/x", "/login/oauth/access_token", "/a/b/c/info/refs"] {
         assert!(injected(github, "github.com", path).headers().is_empty(), "{path}");
     }
+}
+
+/// `providers/schema.json` says what the types say; with AUTHSOME_BLESS=1 it is written anew.
+#[test]
+fn the_schema_is_the_types() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/providers/schema.json");
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(authsome::provider::schema::Document)).unwrap() + "\n";
+    if std::env::var_os("AUTHSOME_BLESS").is_some() {
+        fs::write(path, &schema).unwrap();
+    }
+    assert_eq!(fs::read_to_string(path).unwrap_or_default(), schema, "AUTHSOME_BLESS=1 cargo test --test providers writes it");
 }

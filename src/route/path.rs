@@ -27,7 +27,7 @@ impl PathPrefix {
     }
 
     /// In octets; the longer prefix is the more specific.
-    pub fn len(&self) -> usize {
+    pub fn specificity(&self) -> usize {
         self.0.len()
     }
 }

@@ -162,7 +162,7 @@ impl HostRoutes {
 }
 
 fn specificity(route: &Route) -> (usize, bool) {
-    (route.url.prefix.len(), matches!(route.url.pattern, HostPattern::Exact(_)))
+    (route.url.prefix.specificity(), matches!(route.url.pattern, HostPattern::Exact(_)))
 }
 
 /// Both names in one order, whichever was found first.

@@ -103,10 +103,12 @@ pub fn main(init: Init, plan: &Plan) -> u8 {
     0
 }
 
+/// Variables that name the run's trust.
+type TrustVariables = Vec<(&'static str, OsString)>;
+
 /// What is left for the command itself.
 struct Ready {
-    /// Variables that name the run's trust.
-    trust: Vec<(&'static str, OsString)>,
+    trust: TrustVariables,
     core: CoreLimit,
 }
 
@@ -167,7 +169,7 @@ fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
 }
 
 /// The private view of the file system; also what of it will not trust the run's certificates.
-fn files(plan: &Plan, configure: &Configure) -> Result<(Vec<(&'static str, OsString)>, Vec<String>), Failure> {
+fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<String>), Failure> {
     mask::mount_proc().map_err(Failure::text)?;
     let covered = plan.survey.apply().map_err(Failure::text)?;
     let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
