@@ -1,18 +1,25 @@
-//! The probe names the gate that is really closed.
+//! The probe names the gate that is really closed; and the namespaces a sandbox is made of do what they say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod harness;
 
 use harness::inside;
 use netns::{
+    NetNs,
     ruleset::Ruleset,
     spawn::{Ids, Namespaces},
     userns::probe,
 };
 use nix::mount::{MsFlags, mount};
-use std::{fs, process::ExitCode};
+use std::{fs, os::unix::fs::MetadataExt, panic, process::ExitCode};
 
-const CASES: &[(&str, harness::Case)] = &[("a_limit_of_zero_is_named", a_limit_of_zero_is_named), ("a_chroot_is_named", a_chroot_is_named)];
+const CASES: &[(&str, harness::Case)] = &[
+    ("an_open_system_passes", an_open_system_passes),
+    ("a_limit_of_zero_is_named", a_limit_of_zero_is_named),
+    ("a_chroot_is_named", a_chroot_is_named),
+    ("a_covered_proc_is_named", a_covered_proc_is_named),
+    ("a_thread_comes_back_from_a_namespace", a_thread_comes_back_from_a_namespace),
+];
 
 fn main() -> ExitCode {
     harness::main(CASES)
@@ -35,6 +42,10 @@ fn mount_on(kind: &str, path: &str) {
     mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>).unwrap();
 }
 
+fn an_open_system_passes(namespaces: Namespaces) {
+    probe(namespaces, &no_rules()).unwrap();
+}
+
 /// The limit is that of a user namespace made for it, never the machine's.
 fn a_limit_of_zero_is_named(_: Namespaces) {
     let said = closed(Namespaces { user: Some(Ids::current()) }, || fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap());
@@ -53,4 +64,27 @@ fn a_chroot_is_named(namespaces: Namespaces) {
     let expected = "create user, network, mount and PID namespaces: EPERM: Operation not permitted; \
                     this process is in a chroot (no / in /proc/self/mountinfo) -> ";
     assert_eq!(said, expected);
+}
+
+fn a_covered_proc_is_named(namespaces: Namespaces) {
+    let said = closed(namespaces, || mount_on("tmpfs", "/proc/irq"));
+    let expected = "mount a fresh proc: EPERM: Operation not permitted; /proc/irq is mounted over, as in a container \
+                    -> docker run --security-opt systempaths=unconfined …";
+    assert_eq!(said, expected);
+}
+
+fn a_thread_comes_back_from_a_namespace(namespaces: Namespaces) {
+    let said = inside(namespaces, || {
+        let here = || fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        let home = here();
+        let other = NetNs::new().unwrap();
+        assert_eq!(here(), home, "new() moved the caller");
+        let there = other.run(here).unwrap();
+        assert_eq!(other.run(|| NetNs::current().unwrap().run(here).unwrap()).unwrap(), there);
+        let unwound = panic::catch_unwind(panic::AssertUnwindSafe(|| other.run(|| panic!("on purpose"))));
+        assert!(there != home && unwound.is_err());
+        assert_eq!(here(), home, "still inside");
+        "back".into()
+    });
+    assert_eq!(said, "back");
 }
