@@ -1,4 +1,6 @@
 //! Rules as the kernel has them, listed by nft(8), against rules as they are printed here.
+// Helpers of tests may panic as the tests themselves do.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! Two machines on a wire, and what is seen to cross it.
 #![cfg(feature = "testing")]
+// Helpers of tests may panic as the tests themselves do.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     io::{Read, Write},
