@@ -1,11 +1,7 @@
 //! `authsome doctor`
 use super::{conflicts, context::Context, output::printable, report::Failure};
-use crate::config::HOME_VARIABLE;
-use netns::{
-    ruleset::Ruleset,
-    spawn::{Ids, Namespaces},
-    userns,
-};
+use crate::{config::HOME_VARIABLE, run::sandbox};
+use netns::spawn::{Ids, Namespaces};
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::MetadataExt};
@@ -55,8 +51,8 @@ impl Check {
 pub fn privileged() -> Vec<Check> {
     let root = geteuid().is_root();
     let user = (!root).then(|| Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() });
-    let sandbox = match userns::probe(Namespaces { user }, &Ruleset::default()) {
-        Ok(()) => Check::ok("sandbox", "network, mount and PID namespaces can be made"),
+    let sandbox = match sandbox::probe(Namespaces { user }) {
+        Ok(()) => Check::ok("sandbox", "namespaces can be made and rules loaded in them"),
         Err(gate) => Check::failed("sandbox", &Failure::Gate(gate)),
     };
     let uplink = if root {

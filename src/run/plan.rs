@@ -90,7 +90,7 @@ impl Plan {
         let (connected, undecided) = connected(&home, config, &options.connections)?;
         let survey = mask::Survey::take(&mask::Request {
             authsome_home: &home,
-            key_file: env::var_os("AUTHSOME_MASTER_KEY_FILE").as_deref().map(Path::new),
+            key_file: config.key.file(),
             user: mask::User { uid: identity.uid, gid: identity.gid, home: identity.home.clone() },
             run_id: &id,
             keep: &options.keep_paths,
