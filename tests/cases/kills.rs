@@ -5,16 +5,15 @@ use crate::{
     support::world::{NEIGHBOUR, World, show},
 };
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
-    os::fd::{AsFd, FromRawFd, OwnedFd},
-    process::Child,
+    os::unix::fs::FileExt,
+    process::{Child, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -53,27 +52,34 @@ impl Random {
     }
 }
 
-/// A process, held so that its number cannot come to mean another one.
+/// A process, held so that its number cannot come to mean another one: its file in /proc reads ESRCH once it is gone (proc(5)).
 struct Held {
     pid: i32,
-    fd: OwnedFd,
+    stat: File,
 }
 
 impl Held {
     fn open(pid: i32) -> Option<Self> {
-        // SAFETY: pidfd_open(2) takes no pointers, and what it returns is nobody else's.
-        #[expect(unsafe_code, reason = "nix has no pidfd_open")]
-        let fd = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-            (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))
-        };
-        fd.map(|fd| Self { pid, fd })
+        Some(Self { pid, stat: File::open(format!("/proc/{pid}/stat")).ok()? })
     }
 
-    fn has_ended(&self, patience: Duration) -> bool {
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::try_from(patience).unwrap()).unwrap() == 1
+    fn is_alive(&self) -> bool {
+        let mut buffer = [0; 64];
+        self.stat.read_at(&mut buffer, 0).is_ok_and(|length| !is_zombie(&buffer[..length]))
     }
+
+    fn has_ended(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_alive() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        !self.is_alive()
+    }
+}
+
+/// Ended, and yet to be waited for by whoever inherited it, here the init of the machine (proc_pid_stat(5): `pid (name) state …`).
+fn is_zombie(stat: &[u8]) -> bool {
+    String::from_utf8_lossy(stat).rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['Z', 'X']))
 }
 
 fn children(pid: i32) -> Vec<i32> {
@@ -97,7 +103,8 @@ fn left(mark: &str, namespaces_of_run: &BTreeSet<String>) -> Vec<String> {
     let of_run = |pid: &String| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let marked = environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
-        marked || !namespaces(pid).is_disjoint(namespaces_of_run)
+        let ended = fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| is_zombie(&stat));
+        !ended && (marked || !namespaces(pid).is_disjoint(namespaces_of_run))
     };
     let left = all.filter(|name| name.as_bytes()[0].is_ascii_digit()).filter(of_run);
     left.map(|pid| format!("process {pid}: {}", fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())).collect()
@@ -137,11 +144,10 @@ fn kills_at_random_moments_leave_nothing(world: &World) {
         let mut child = start(world, &mark);
         thread::sleep(moment);
         let (held, namespaces_of_run) = strike(child.id() as i32, victims);
-        let supervisor = Held::open(child.id() as i32).unwrap();
-        assert!(supervisor.has_ended(PATIENCE), "{what}: the supervisor goes on");
-        assert!(!child.wait().unwrap().success(), "{what}: said to have gone well");
+        let status = wait(&mut child).unwrap_or_else(|| panic!("{what}: the supervisor goes on"));
+        assert!(!status.success(), "{what}: said to have gone well");
         for process in held {
-            assert!(process.has_ended(PATIENCE), "{what}: process {} goes on", process.pid);
+            assert!(process.has_ended(), "{what}: process {} goes on", process.pid);
         }
         let deadline = Instant::now() + PATIENCE;
         while !left(&mark, &namespaces_of_run).is_empty() {
@@ -155,6 +161,16 @@ fn kills_at_random_moments_leave_nothing(world: &World) {
         crate::support::world::succeeded(&world.inside(&["true"]));
     }
     becomes(world, &before, "no such argument");
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            ended => return ended,
+        }
+    }
 }
 
 /// Kills whoever of the victims there is at this moment, or else the supervisor. Returns the run's processes and namespaces.
