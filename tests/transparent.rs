@@ -15,6 +15,7 @@ mod cases {
     pub mod containment;
     pub mod death;
     pub mod internet;
+    pub mod kills;
     pub mod names;
     pub mod process;
     pub mod relay;
@@ -32,7 +33,7 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 8] = [
+const MODULES: [(&str, &[Case]); 9] = [
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
@@ -41,6 +42,7 @@ const MODULES: [(&str, &[Case]); 8] = [
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),
+    ("kills", cases::kills::CASES),
 ];
 
 fn main() -> ExitCode {

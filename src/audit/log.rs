@@ -17,6 +17,7 @@ use std::{
     },
     thread,
 };
+use tokio::sync::Notify;
 
 /// Records that may wait for the disk. Beyond it whoever finishes a request waits too: a trail with holes would be worse.
 const QUEUE: usize = 4096;
@@ -35,6 +36,7 @@ struct Inner {
     run: String,
     ids: AtomicU64,
     queue: SyncSender<Message>,
+    broken: Arc<Notify>,
 }
 
 enum Message {
@@ -48,10 +50,11 @@ impl Log {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        let writer = Writer { file: open(path)?, path: path.to_owned(), torn: false, lost: 0, failure: None };
+        let broken = Arc::<Notify>::default();
+        let writer = Writer { file: open(path)?, path: path.to_owned(), torn: false, lost: 0, failure: None, broken: broken.clone() };
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
-        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue })))
+        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken })))
     }
 
     /// Starts a record. `protocol`: `tls`, `http/1.1`, `h2`, `tcp`, `dns`.
@@ -65,6 +68,11 @@ impl Log {
         let (done, report) = mpsc::channel();
         self.0.queue.send(Message::Flush(done)).map_err(|_| gone())?;
         report.recv().map_err(|_| gone())?
+    }
+
+    /// Waits until a record could not be written; for one waiter. What it was, [`Self::flush`] tells.
+    pub async fn broken(&self) {
+        self.0.broken.notified().await;
     }
 
     pub(super) fn run(&self) -> &str {
@@ -86,6 +94,7 @@ struct Writer {
     /// Records that could not be written since the last flush, and the first reason.
     lost: u64,
     failure: Option<io::Error>,
+    broken: Arc<Notify>,
 }
 
 impl Writer {
@@ -145,6 +154,7 @@ impl Writer {
         tracing::error!(%error, path = %self.path.display(), "audit record lost");
         self.lost += count;
         self.failure.get_or_insert(error);
+        self.broken.notify_one();
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -283,7 +283,7 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         RunError::CannotRun(libc::ENOENT) => ("CommandNotFoundError", NOT_FOUND, "check the name and PATH".to_owned()),
         RunError::CannotRun(_) => ("CommandNotExecutableError", NOT_EXECUTABLE, "check that it is a program you may run".to_owned()),
         RunError::Publish(..) => ("UsageError", USAGE, "choose a port that is free".to_owned()),
-        RunError::AuditLost(_) | RunError::Stopped(..) | RunError::Both { .. } => {
+        RunError::AuditLost(_) | RunError::AuditRequired | RunError::Stopped(..) | RunError::Both { .. } => {
             ("RunError", AFTER_START, "authsome log shows what happened until then".to_owned())
         }
         RunError::Audit { .. } => ("AuditError", UNEXPECTED, "a run without its trail is not started; check who owns the file".to_owned()),

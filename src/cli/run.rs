@@ -18,7 +18,10 @@ use std::{ffi::OsString, path::PathBuf};
   authsome run --transparent -- ./agent.py
   authsome run --transparent --connection github=work -- git push
   sudo authsome run --transparent -- make deploy          with UDP and ICMP too
-  authsome run --transparent --dry-run -- ./agent.py      show what would be in force")]
+  authsome run --transparent --dry-run -- ./agent.py      show what would be in force
+
+If the audit trail cannot be written the run goes on and says so at its end. With audit.required = true in
+config.toml it is stopped instead, with exit code 125.")]
 pub struct Run {
     /// Run in a network namespace: every connection of the program is seen
     #[arg(long)]

@@ -107,6 +107,8 @@ pub enum RunError {
     Audit { path: PathBuf, error: io::Error },
     #[error("write the audit trail: {0}")]
     AuditLost(#[source] io::Error),
+    #[error("stopped, since the audit trail cannot be written and audit.required is set")]
+    AuditRequired,
     #[error("read the resolvers: {0}")]
     Resolvers(#[source] io::Error),
     #[error("start the runtime: {0}")]
@@ -135,6 +137,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let exposed = plan.expose.iter().map(|&port| Ok((port, sandbox.supervisor().exposed()?))).collect::<Result<_, RunError>>()?;
     // The clone is made; from here on this process may hold secrets.
     sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
+    sandbox::raise_descriptor_limit().map_err(|errno| RunError::System("raise the limit of open files", errno))?;
     let uplink = sandbox.connect(&plan, &listening)?;
     plan.identity.assume_keeping(uplink.is_some())?;
     let authority = Authority::new()?;
@@ -152,8 +155,13 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
         }
         eprintln!("authsome: {}", plan.headline());
     }
-    let code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals);
-    let cleanup = sandbox.finish().and(audit.flush().map_err(RunError::AuditLost));
+    let mut code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
+    let cleanup = sandbox.finish(code.is_ok());
+    match audit.flush().map_err(RunError::AuditLost) {
+        Err(lost) if config.audit_required && code.is_ok() => code = Err(lost),
+        Err(lost) => eprintln!("authsome: {lost}"),
+        Ok(()) => {}
+    }
     match (code, cleanup) {
         (Ok(code), Ok(())) => Ok(code),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),

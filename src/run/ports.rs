@@ -1,9 +1,11 @@
 //! `--expose`: a service on the host's loopback appears on the child's. `--publish`: a listener of the child appears on the host's.
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as Bound},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use tokio::{
@@ -22,6 +24,8 @@ use super::RunError;
 
 /// Sockets asked of init but not yet made; more than that wait in the accept queue of the published port.
 pub const QUEUE: usize = 16;
+/// How long a failed accept waits.
+const BACKOFF: Duration = Duration::from_millis(100);
 /// Both loopback addresses, IPv4 first.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
@@ -46,34 +50,43 @@ pub fn publish(ports: &[u16]) -> Result<Vec<(u16, Vec<Bound>)>, RunError> {
 
 type Ports = Vec<(u16, Vec<Bound>)>;
 
-/// Relays both kinds until the runtime ends; an error only where a listener itself is broken.
+/// Relays both kinds until the runtime ends; an error only where a listener cannot be used at all.
 pub async fn serve(exposed: Ports, published: Ports, sockets: mpsc::Sender<Wanted>, audit: &audit::Log) -> io::Result<()> {
     let mut loops = JoinSet::new();
     for (port, listener) in flat(exposed) {
         let (listener, audit) = (listener?, audit.clone());
-        loops.spawn(async move {
-            loop {
-                let (inside, _) = listener.accept().await?;
-                let mut record = audit.begin("tcp", Target { host: LOOPBACK[0].into(), port }, Some(LOOPBACK[0]));
-                record.verdict(Verdict::Forwarded, "exposed");
-                tokio::spawn(relay(inside, host_service(port), record));
-            }
-        });
+        loops.spawn(accept(listener, port, "exposed", audit, move || host_service(port)));
     }
     for (port, listener) in flat(published) {
         let (listener, audit, sockets) = (listener?, audit.clone(), sockets.clone());
-        loops.spawn(async move {
-            loop {
-                let (outside, _) = listener.accept().await?;
-                let mut record = audit.begin("tcp", Target { host: LOOPBACK[0].into(), port }, Some(LOOPBACK[0]));
-                record.verdict(Verdict::Forwarded, "published");
-                tokio::spawn(relay(outside, child_listener(port, sockets.clone()), record));
-            }
-        });
+        loops.spawn(accept(listener, port, "published", audit, move || child_listener(port, sockets.clone())));
     }
     match loops.join_next().await {
-        Some(ended) => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+        Some(ended) => Err(io::Error::other(match ended {
+            Ok(never) => match never {},
+            Err(error) => error,
+        })),
         None => std::future::pending().await,
+    }
+}
+
+/// Out of descriptors, or a client that left again (accept(2)): neither ends the run.
+async fn accept<S>(listener: TcpListener, port: u16, how: &'static str, audit: audit::Log, service: impl Fn() -> S) -> Infallible
+where
+    S: Future<Output = io::Result<TcpStream>> + Send + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let mut record = audit.begin("tcp", Target { host: LOOPBACK[0].into(), port }, Some(LOOPBACK[0]));
+                record.verdict(Verdict::Forwarded, how);
+                tokio::spawn(relay(stream, service(), record));
+            }
+            Err(error) => {
+                tracing::warn!(%error, port, "accept");
+                tokio::time::sleep(BACKOFF).await;
+            }
+        }
     }
 }
 

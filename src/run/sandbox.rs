@@ -55,8 +55,12 @@ impl Sandbox {
         self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), ports, uplink })
     }
 
-    /// Waits for the end of every process inside, then undoes what was done outside.
-    pub fn finish(self) -> Result<(), RunError> {
+    /// Waits for the end of every process inside, then undoes what was done outside. Where the command did not end by itself it is told to:
+    /// nothing serves it any more.
+    pub fn finish(self, ended: bool) -> Result<(), RunError> {
+        if !ended {
+            self.child.channel.end();
+        }
         let waited = self.child.wait().map(drop);
         let undone = self.uplink.map_or(Ok(()), Uplink::remove);
         waited?;
@@ -88,4 +92,12 @@ pub fn seal_memory() -> nix::Result<()> {
     prctl::set_dumpable(false)?;
     let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
     setrlimit(Resource::RLIMIT_CORE, 0, hard)
+}
+
+/// A connection takes several descriptors here and one inside, so the soft limit goes as far as the user may raise it. Only after the clone:
+/// the command keeps its own, since select(2) of some programs breaks above 1024.
+pub fn raise_descriptor_limit() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }

@@ -40,8 +40,8 @@ pub struct Services {
     pub v6: bool,
 }
 
-/// Says "go" and serves until the command has ended; its exit code, 128+N for a signal.
-pub fn serve(sandbox: &Sandbox, sockets: Sockets, services: Services, signals: Signals) -> Result<u8, RunError> {
+/// Says "go" and serves until the command has ended; its exit code, 128+N for a signal. With `audited`, a record that cannot be written is an error.
+pub fn serve(sandbox: &Sandbox, sockets: Sockets, services: Services, signals: Signals, audited: bool) -> Result<u8, RunError> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let Listening { listeners, dns_tcp, dns_udp, .. } = sockets.listening;
     let dns = dns::Sockets { udp: dns_udp, tcp: dns_tcp };
@@ -53,6 +53,7 @@ pub fn serve(sandbox: &Sandbox, sockets: Sockets, services: Services, signals: S
             result = proxy::serve(listeners, context.clone()) => Err(stopped("the proxy", result)),
             result = dns::serve(dns, upstreams, context.names.clone(), v6) => Err(stopped("the DNS stub", result)),
             result = ports::serve(sockets.exposed, sockets.published, wanted, &context.audit) => Err(stopped("port forwarding", result)),
+            () = context.audit.broken(), if audited => Err(RunError::AuditRequired),
             code = follow(sandbox, &signals, requests) => code,
         }
     });

@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// How long the kernel may take to start a program or to tear down namespaces; nothing waits for all of it unless the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Processes, of this whole machine, whose command line has `mark` as an argument.
 pub fn processes(mark: &str) -> Vec<String> {
@@ -33,7 +33,7 @@ pub fn processes(mark: &str) -> Vec<String> {
 }
 
 /// What a run could leave on the host: links, addresses, routes, rules, mounts, sysctls and files.
-fn host_state(world: &World) -> BTreeSet<String> {
+pub fn host_state(world: &World) -> BTreeSet<String> {
     let mut state = BTreeSet::new();
     for (program, arguments) in [
         ("ip", &["-o", "link"][..]),
@@ -93,7 +93,7 @@ pub fn mark(world: &World, n: u32) -> String {
 
 /// The kernel removes a namespace some time after its last process.
 #[track_caller]
-fn becomes(world: &World, before: &BTreeSet<String>, mark: &str) {
+pub fn becomes(world: &World, before: &BTreeSet<String>, mark: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left: Vec<_> = host_state(world).difference(before).cloned().chain(processes(mark)).collect();

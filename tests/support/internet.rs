@@ -29,6 +29,7 @@ pub const DNS: u8 = 53;
 
 /// What each line of `ip -batch` does on the side of the host.
 const HOST: &str = "link set lo up
+link set uplink addrgenmode none
 addr add 198.51.100.2/24 dev uplink
 addr add 2001:db8:51::2/64 dev uplink nodad
 link set uplink up

@@ -20,6 +20,9 @@ use tempfile::TempDir;
 pub const USER: &str = "agent";
 pub const UID: u32 = 4242;
 pub const GID: u32 = 4243;
+/// A second user of the same host.
+pub const NEIGHBOUR: &str = "neighbour";
+const NEIGHBOUR_ID: u32 = 4250;
 /// What every client finds in the place of a key.
 pub const PLACEHOLDER: &str = "authsome-proxy-managed";
 pub const OPENAI_KEY: &str = "sk-0123456789abcdefghijKEY";
@@ -110,6 +113,30 @@ impl World {
         self.start_as_mode(command)
     }
 
+    /// As [`Self::authsome`] for the second user, who logs in here; `None` is the first.
+    pub fn authsome_for(&self, user: Option<&str>, options: &[&str], client: &[&str]) -> Command {
+        let mut command = self.authsome(options, client);
+        if let Some(name) = user {
+            let home = self.path(name);
+            if !home.exists() {
+                fs::create_dir(&home).unwrap();
+                chown(&home, Some(NEIGHBOUR_ID), Some(NEIGHBOUR_ID)).unwrap();
+                self.login_as(NEIGHBOUR_ID, NEIGHBOUR_ID, &home, "openai", OPENAI_KEY);
+            }
+            let id = NEIGHBOUR_ID.to_string();
+            command.env("HOME", &home).env("USER", name).current_dir(&home);
+            match self.mode {
+                Mode::Rootless => {
+                    command.uid(NEIGHBOUR_ID).gid(NEIGHBOUR_ID);
+                }
+                Mode::Sudo => {
+                    command.envs([("SUDO_UID", id.as_str()), ("SUDO_GID", &id), ("SUDO_USER", name)]);
+                }
+            }
+        }
+        command
+    }
+
     /// The given command with the world's environment, started by root or by the user, who has logged in.
     pub fn start_as_mode(&self, mut command: Command) -> Command {
         self.logged_in
@@ -137,8 +164,13 @@ impl World {
     }
 
     fn login(&self, provider: &str, key: &str) {
+        self.login_as(UID, GID, &self.home(), provider, key);
+    }
+
+    fn login_as(&self, uid: u32, gid: u32, home: &Path, provider: &str, key: &str) {
         let mut command = self.command(&[self.path("authsome").to_str().unwrap(), "login", provider, "--stdin"]);
-        let mut child = as_user(command.stdin(Stdio::piped())).spawn().unwrap();
+        command.env("HOME", home).current_dir(home).uid(uid).gid(gid);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let _ = child.stdin.take().unwrap().write_all(key.as_bytes());
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "login {provider}: {}", show(&output));
@@ -157,6 +189,10 @@ impl World {
             path
         };
         own(&write(self.home().join(".authsome/providers/acme.json"), ACME));
+        // The whole suite can be tried with another way out than the default one.
+        if let Ok(egress) = std::env::var("AUTHSOME_TEST_EGRESS") {
+            own(&write(self.home().join(".authsome/config.toml"), &format!("[run]\negress = \"{egress}\"\n")));
+        }
         CLIENTS.iter().for_each(|(name, text)| own(&write(self.home().join(name), text)));
         let root = write(self.path("root.pem"), &self.internet.pki.root);
         write(self.path("wgetrc"), &format!("ca_certificate={}\n", root.display()));
@@ -164,8 +200,15 @@ impl World {
         etc("resolv.conf", "nameserver 203.0.113.53\nsearch corp.test\n");
         etc("hosts", "127.0.0.1 localhost\n::1 localhost\n");
         etc("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
-        etc("passwd", &format!("root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{GID}::{}:/bin/sh\n", self.home().display()));
-        etc("group", &format!("root:x:0:\n{USER}:x:{GID}:\n"));
+        etc(
+            "passwd",
+            &format!(
+                "root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{GID}::{}:/bin/sh\n{NEIGHBOUR}:x:{NEIGHBOUR_ID}:{NEIGHBOUR_ID}::{}:/bin/sh\n",
+                self.home().display(),
+                self.path(NEIGHBOUR).display()
+            ),
+        );
+        etc("group", &format!("root:x:0:\n{USER}:x:{GID}:\n{NEIGHBOUR}:x:{NEIGHBOUR_ID}:\n"));
         // The checkout may be where the user cannot look.
         bind(Path::new(env!("CARGO_BIN_EXE_authsome")), write(self.path("authsome"), ""));
     }

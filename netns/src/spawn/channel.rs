@@ -56,7 +56,7 @@ impl Channel {
     }
 
     /// The end for both sides, as if this one were dropped.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         // It fails only when there is no other side any more.
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
     }
