@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     host::Host,
     provider::{Catalog, Provider, ProviderName},
+    route::policy::{Policy, Protocol},
     vault::{self, ConnectionName, Vault},
 };
 
@@ -52,6 +53,7 @@ pub struct Plan {
     pub environment: BTreeMap<OsString, OsString>,
     pub egress: Egress,
     pub intercept: Vec<u16>,
+    pub policy: Policy,
     pub expose: Vec<u16>,
     pub publish: Vec<u16>,
     pub connected: Vec<Connected>,
@@ -76,6 +78,7 @@ impl Plan {
             return Err(RunError::Nested);
         }
         vault::create_home(&home)?;
+        let policy = policy(options, config)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
         let connected = connected(&home, config, &options.connections)?;
@@ -99,6 +102,7 @@ impl Plan {
             environment,
             egress,
             intercept: intercept(options, &connected),
+            policy,
             expose: options.expose.clone(),
             publish: options.publish.clone(),
             connected,
@@ -111,6 +115,11 @@ impl Plan {
 
     pub fn providers(&self) -> impl Iterator<Item = &ProviderName> {
         self.connected.iter().map(|connected| &connected.provider.name)
+    }
+
+    /// The intercepted ports; none means every port. Where there are rules nothing goes past them.
+    pub fn intercepted(&self) -> Option<&[u16]> {
+        (self.egress == Egress::Veth && self.policy.is_empty()).then_some(&self.intercept)
     }
 
     /// `transparent, relay uplink; injecting openai, stripe`
@@ -133,8 +142,8 @@ impl fmt::Display for Plan {
         for host in &self.passthrough {
             writeln!(f, "route      {host} -> passed through unopened")?;
         }
-        write!(f, "{}{}", self.survey, self.defences)?;
-        for line in rules::inside(self.egress, Some(&self.intercept)).to_string().lines() {
+        write!(f, "{}{}{}", self.policy, self.survey, self.defences)?;
+        for line in rules::inside(self.intercepted()).to_string().lines() {
             writeln!(f, "rule       {line}")?;
         }
         Ok(())
@@ -159,6 +168,16 @@ impl fmt::Display for Egress {
             Self::Relay => "relay",
             Self::Veth => "veth",
         })
+    }
+}
+
+/// With rules a run carries TCP and lookups, nothing else, so a rule that allows more could not be kept.
+fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
+    let mut policy = config.policy.clone();
+    policy.extend(options.policy.clone());
+    match policy.names(Protocol::Udp).or_else(|| policy.names(Protocol::Icmp)) {
+        Some(rule) => Err(RunError::RuleUnsupported(rule.to_string())),
+        None => Ok(policy),
     }
 }
 
