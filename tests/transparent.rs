@@ -16,6 +16,7 @@ mod cases {
     pub mod death;
     pub mod internet;
     pub mod names;
+    pub mod policy;
     pub mod process;
     pub mod relay;
     pub mod upstream;
@@ -32,12 +33,13 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 8] = [
+const MODULES: [(&str, &[Case]); 9] = [
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
     ("names", cases::names::CASES),
     ("upstream", cases::upstream::CASES),
+    ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),
