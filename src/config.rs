@@ -1,5 +1,9 @@
 //! Environment and `config.toml` become one [`Config`], once. Flags of a single command are the command's own.
-use crate::{host::Host, vault::KeySource};
+use crate::{
+    host::Host,
+    route::policy::{Policy, Rule},
+    vault::KeySource,
+};
 use clap::ValueEnum;
 use std::{
     fs, io,
@@ -43,6 +47,8 @@ pub struct Config {
     pub egress: EgressChoice,
     /// Hosts relayed unopened in every run.
     pub passthrough: Vec<Host>,
+    /// Rules of every run.
+    pub policy: Policy,
     /// Whether a run stops when its audit trail cannot be written.
     pub audit_required: bool,
 }
@@ -70,7 +76,7 @@ pub const MODE_VARIABLE: &str = "AUTHSOME_RUN_MODE";
 /// Far more than every key takes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key `config.toml` may have.
-pub const KEYS: [&str; 5] = ["run.mode", "run.egress", "run.passthrough", "vault.key", "audit.required"];
+pub const KEYS: [&str; 7] = ["run.mode", "run.egress", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required"];
 
 impl Config {
     /// `user_home`: the invoking user's home directory. Nothing is created or written.
@@ -81,6 +87,7 @@ impl Config {
             mode: Mode::Environment,
             egress: EgressChoice::Auto,
             passthrough: Vec::new(),
+            policy: Policy::default(),
             audit_required: false,
             home,
         };
@@ -114,6 +121,8 @@ impl Config {
                     "run.mode" => self.mode = file.choice(&name, value)?,
                     "run.egress" => self.egress = file.choice(&name, value)?,
                     "run.passthrough" => self.passthrough = file.hosts(&name, value)?,
+                    "run.allow" => self.policy.extend(Policy::new(file.rules(&name, value)?, Vec::new())),
+                    "run.deny" => self.policy.extend(Policy::new(Vec::new(), file.rules(&name, value)?)),
                     "vault.key" => self.key = file.key(&name, value)?,
                     "audit.required" => {
                         self.audit_required =
@@ -128,7 +137,7 @@ impl Config {
 }
 
 /// A FIFO in its place must not hang us, nor a device fill the memory.
-fn read(path: &Path) -> io::Result<String> {
+pub fn read(path: &Path) -> io::Result<String> {
     let meta = fs::metadata(path)?;
     if !meta.is_file() || meta.len() > MAX_FILE {
         return Err(io::Error::other("no file, or over 1 MiB"));
@@ -177,6 +186,13 @@ impl File<'_> {
             item.get_ref().as_str().and_then(|text| Host::from_str(text).ok()).ok_or_else(|| self.value(key, item, accepted()))
         };
         items.iter().map(host).collect()
+    }
+
+    fn rules(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<Rule>, ConfigError> {
+        let accepted = "a list of rules, each `[METHOD[,METHOD] ][PROTOCOL://]HOST[:PORT][/PATH]` or `provider:NAME`";
+        let wrong = |value| self.value(key, value, accepted.to_owned());
+        let DeValue::Array(items) = value.get_ref() else { return Err(wrong(value)) };
+        items.iter().map(|item| item.get_ref().as_str().and_then(|text| Rule::from_str(text).ok()).ok_or_else(|| wrong(item))).collect()
     }
 
     fn key(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<KeySource, ConfigError> {

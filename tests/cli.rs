@@ -372,7 +372,7 @@ fn a_wrong_configuration_is_named_and_left_alone() {
         2,
         "",
         "error: HOME/config.toml:2: unknown key `run.mod`\n\
-         hint: did you mean `run.mode`? There is run.mode, run.egress, run.passthrough, vault.key, audit.required\n",
+         hint: did you mean `run.mode`? There is run.mode, run.egress, run.passthrough, run.allow, run.deny, vault.key, audit.required\n",
     );
     assert_eq!(fs::read_to_string(home.path("config.toml")).unwrap(), "[run]\nmod = \"transparent\"\n");
     fs::write(home.path("config.toml"), "vault.key = \"keyring\"\n").unwrap();
@@ -517,11 +517,83 @@ fn as_anyone<'a>(rest: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn asked_for_and_missing_is_an_error() {
     let home = Home::new();
-    for flag in [&["--upstream", "env"][..], &["--allow", "x"], &["--deny", "x"], &["--policy", "f"]] {
+    for flag in [&["--upstream", "env"][..]] {
         home.run(&as_anyone(&[flag, &["--", "true"]].concat())).is(
             2,
             "",
             &format!("error: {0} is not in this version\nhint: leave {0} out\n", flag[0]),
         );
     }
+}
+
+#[test]
+fn rules_are_checked_before_anything_starts() {
+    let home = Home::new();
+    for flag in ["--allow", "--deny"] {
+        let told = home.run(&as_anyone(&[flag, "ftp://api.acme.test", "--", "true"]));
+        assert_eq!(told.code, Some(2));
+        assert!(told.stderr.contains(flag) && told.stderr.contains("`ftp` is not one of https, http, tcp, udp, icmp"), "{told:?}");
+    }
+    let told = home.run(&as_anyone(&["--allow", "udp://ns.acme.test:123", "--", "true"]));
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.stderr.contains("rule `udp://ns.acme.test:123`: udp and icmp rules need"), "{told:?}");
+    let file = home.path("agent.toml");
+    let path = file.to_str().unwrap();
+    for (text, want) in [
+        ("allow = [\"get api.acme.test\"]", "HOME/agent.toml: rule `get api.acme.test`: `get` is no method"),
+        ("alow = []", "unknown field `alow`"),
+        ("allow = 1", "expected a sequence"),
+    ] {
+        fs::write(&file, text).unwrap();
+        for arguments in [&as_anyone(&["--policy", path, "--", "true"])[..], &["policy", "check", path, "https://api.acme.test/"]] {
+            let told = home.run(arguments);
+            assert!(told.code == Some(2) && told.stderr.contains("HOME/agent.toml: ") && told.stderr.contains(want), "{told:?}");
+        }
+    }
+    fs::write(home.path("config.toml"), "[run]\ndeny = [\"admin.acme.test\", \"x y z\"]\n").unwrap();
+    let told = home.run(&["list"]);
+    assert!(told.stderr.starts_with("error: HOME/config.toml:2: run.deny cannot be `x y z`; it is a list of rules"), "{told:?}");
+}
+
+#[test]
+fn a_policy_file_is_asked_about_a_request() {
+    let home = Home::new();
+    home.feed("ak-1\n", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
+    let file = home.path("agent.toml");
+    fs::write(&file, "allow = [\"GET,HEAD *.open.test/v1/**\", \"provider:acme\", \"tcp://db.acme.test:5432\"]\ndeny = [\"GET *.open.test/v1/admin/**\"]\n").unwrap();
+    let check = |url: &str, method: &str| home.run(&["policy", "check", file.to_str().unwrap(), url, "--method", method]);
+    check("https://a.open.test/v1/x", "GET").is(0, "allowed by the rule `GET,HEAD *.open.test/v1/**`\n", "");
+    check("https://api.acme.test/x", "POST").is(0, "allowed by the rule `provider:acme`\n", "");
+    check("tcp://db.acme.test:5432", "GET").is(0, "allowed by the rule `tcp://db.acme.test:5432`\n", "");
+    check("https://a.open.test/v1/admin/x", "GET").is(1, "denied by the rule `GET *.open.test/v1/admin/**`\n", "");
+    check("https://a.open.test/v1/x", "POST").is(1, "denied: no rule allows it; add `--allow 'POST a.open.test:443/v1/x'`\n", "");
+    check("http://a.open.test/v1/x", "GET").is(1, "denied: a rule on methods or paths allows only HTTPS\n", "");
+    let told = home.run(&["--json", "policy", "check", file.to_str().unwrap(), "https://b.test/"]);
+    assert_eq!((told.code, told.json()), (Some(1), json!({"decision": "denied", "rule": null, "add": "b.test:443"})));
+    home.run(&["policy", "check", "/nonexistent", "https://b.test/"]).is(
+        1,
+        "",
+        "error: cannot read /nonexistent: No such file or directory (os error 2)\nhint: check that the path is right and that you may use it\n",
+    );
+}
+
+#[test]
+fn a_policy_is_made_from_what_a_run_did() {
+    let home = Home::new();
+    fs::create_dir(home.path("log")).unwrap();
+    let line = |rest: &str| {
+        format!(
+            "{{\"ts\":\"2026-01-01T00:00:00.000Z\",\"run\":\"4f1c2a\",\"id\":1,\"reason\":\"\",\"sent\":0,\"received\":0,\"ms\":1,{rest}}}\n"
+        )
+    };
+    let records = [
+        r#""protocol":"h2","host":"api.acme.test","port":443,"method":"GET","path":"/v1/x","decision":"injected","provider":"acme""#,
+        r#""protocol":"tls","host":"b.test","port":443,"decision":"forwarded""#,
+        r#""protocol":"tls","host":"c.test","port":443,"decision":"denied""#,
+    ];
+    fs::write(home.path("log/audit.jsonl"), records.map(line).concat()).unwrap();
+    home.run(&["policy", "from-log", "4f1c2a"]).is(0, "allow = [\n  \"GET api.acme.test:443/v1/x\",\n  \"b.test:443\",\n]\n", "");
+    let told = home.run(&["policy", "from-log", "none"]);
+    assert_eq!(told.code, Some(1));
+    assert!(home.run(&["log"]).stdout.contains("denied     tls c.test"));
 }

@@ -711,3 +711,90 @@ async fn names_keep_their_case_and_a_child_that_has_said_all_is_answered() {
     let head = heads.recv().await.unwrap();
     assert!(head.contains("\r\nX-QuesTion: what\r\n"), "{head}");
 }
+
+#[tokio::test]
+async fn a_denied_request_never_leaves_and_an_allowed_one_is_injected() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let port = origin.addr.port();
+    let allow = format!("GET {NAME}:{port}/v1/**");
+    let setup = Setup { api_url: format!("https://{NAME}:{port}"), allow: &[&allow], deny: &["*/v1/admin/**"], ..Setup::default() };
+    let proxy = Proxy::with(origin.addr, &ca, setup).await;
+    for alpn in [H1, H2] {
+        let mut client = proxy.client(alpn).await;
+        for (request, hint) in [
+            (get("/v2"), Some(format!("--allow 'GET {NAME}:{port}/v2'"))),
+            (get("/v1/%61dmin/x"), None),
+            (get("/v1/../v2"), Some(format!("--allow 'GET {NAME}:{port}'"))),
+        ] {
+            let response = client.send(port, request).await.unwrap();
+            assert_eq!((response.status(), &response.headers()["x-authsome-error"]), (StatusCode::FORBIDDEN, &"denied".parse().unwrap()));
+            assert_eq!(response.headers()["content-type"], "application/json");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(document["error"].as_str().unwrap().starts_with("authsome: GET "), "{document}");
+            // A path that can be read in two ways also falls under the deny rule.
+            if let Some(hint) = hint.filter(|hint| hint.contains("v2")) {
+                assert_eq!(document["hint"], hint.as_str());
+            }
+        }
+        assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    }
+    assert_eq!(proxy.client(H1).await.send(port, get("/v1/x")).await.unwrap().status(), 200);
+    assert_eq!(origin.seen()[0].headers["authorization"], format!("Bearer {KEY}"));
+    let records = proxy.records(6).await;
+    let denied: Vec<_> = records.iter().filter(|record| record["decision"] == "denied" && record["status"] == 403).collect();
+    assert_eq!(denied.len(), 6, "{records:?}");
+    assert!(denied[1]["reason"] == "denied by the rule `*/v1/admin/**`", "{denied:?}");
+}
+
+#[tokio::test]
+async fn a_rule_on_methods_opens_a_host_that_no_provider_claims() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let port = origin.addr.port();
+    let proxy =
+        Proxy::with(origin.addr, &ca, Setup { api_url: "https://elsewhere.test".into(), deny: &["DELETE *"], ..Setup::default() }).await;
+    let mut client = proxy.client(H2).await;
+    assert_eq!(client.send(port, get("/")).await.unwrap().status(), 200);
+    assert_eq!(origin.seen()[0].headers["authorization"], "Bearer authsome-proxy-managed", "nothing is injected");
+    let mut delete = get("/");
+    *delete.method_mut() = http::Method::DELETE;
+    assert_eq!(client.send(port, delete).await.unwrap().status(), 403);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_relayed_name_counts_only_for_its_own_address() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    for (allow, works) in [(NAME, false), ("127.0.0.1", true), ("127.0.0.0/8", true), ("other.test", false)] {
+        let proxy =
+            Proxy::with(origin.addr, &ca, Setup { api_url: "https://elsewhere.test".into(), allow: &[allow], ..Setup::default() }).await;
+        assert_eq!(proxy.tls_trusting(&ca.der, NAME, H1).await.is_ok(), works, "{allow}");
+        if !works {
+            let record = &proxy.records(1).await[0];
+            assert_eq!((&record["decision"], &record["protocol"]), (&"denied".into(), &"tls".into()));
+        }
+    }
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_https_is_denied_by_its_address() {
+    let ca = Ca::new();
+    let addr = tcp_server(|mut stream| async move { drop(stream.write_all(b"220 hello\r\n").await) }).await;
+    let proxy = Proxy::with(addr, &ca, Setup { allow: &[NAME], ..Setup::default() }).await;
+    let mut stream = proxy.tcp().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: api.acme.test\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains(&format!("add `--allow '127.0.0.1:{}'`", addr.port())), "{answer}");
+    for first in [&b"\0binary"[..], b""] {
+        let mut stream = proxy.tcp().await;
+        stream.write_all(first).await.unwrap();
+        let error = stream.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    assert!(proxy.records(3).await.iter().all(|record| record["decision"] == "denied"));
+}

@@ -17,6 +17,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod names;
+    pub mod policy;
     pub mod process;
     pub mod relay;
     pub mod upstream;
@@ -39,6 +40,7 @@ const MODULES: [(&str, &[Case]); 9] = [
     ("relay", cases::relay::CASES),
     ("names", cases::names::CASES),
     ("upstream", cases::upstream::CASES),
+    ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),

@@ -14,6 +14,7 @@ mod log;
 mod login;
 mod logout;
 mod output;
+mod policy;
 mod provider;
 mod report;
 mod run;
@@ -68,7 +69,10 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         load()
     };
     match cli.command {
-        Command::Run(command) => command.run(identity.acting(load)??),
+        Command::Run(command) => {
+            let (context, policy) = identity.acting(|| Ok::<_, Failure>((load()?, command.policy()?)))??;
+            command.run(context, policy)
+        }
         Command::Demo(command) => command.run(out),
         Command::Doctor(command) => {
             let privileged = doctor::privileged();
@@ -79,6 +83,7 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::List(command) => command.run(&own()?),
         Command::Inspect(command) => command.run(&own()?),
         Command::Export(command) => command.run(&own()?),
+        Command::Policy(command) => command.run(&own()?),
         Command::Provider(command) => command.run(&own()?),
         Command::Connections(command) => command.run(&own()?),
         Command::Log(command) => command.run(&own()?),

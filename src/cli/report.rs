@@ -5,6 +5,7 @@ use crate::{
     demo::DemoError,
     login::LoginError,
     provider::{ProviderError, ProviderName, Source},
+    route::policy::PolicyError,
     run::RunError,
     vault::{ConnectionName, VaultError},
 };
@@ -74,6 +75,10 @@ pub enum Failure {
     InsideRun(Option<String>),
     #[error("{0} is not in this version")]
     NotInThisVersion(&'static str),
+    #[error("{}: {source}", path.display())]
+    Policy { path: PathBuf, source: PolicyError },
+    #[error("no record of a run `{0}`")]
+    UnknownRun(String),
     #[error("{0}")]
     Usage(String),
     #[error("cannot {action} {}: {source}", path.display())]
@@ -150,6 +155,8 @@ impl Failure {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
             }
             Self::NotInThisVersion(flag) => ("UsageError", USAGE, format!("leave {flag} out")),
+            Self::Policy { .. } => ("PolicyError", USAGE, "the format is TOML: allow = [\"RULE\"] and deny = [\"RULE\"]".to_owned()),
+            Self::UnknownRun(_) => ("RunNotFoundError", UNEXPECTED, "authsome log --json shows the runs that are recorded".to_owned()),
             Self::Usage(_) => ("UsageError", USAGE, "authsome --help".to_owned()),
             Self::File { .. } => ("FileError", UNEXPECTED, "check that the path is right and that you may use it".to_owned()),
             // Whoever read the output has seen enough: `authsome list | head -1` did not fail.
@@ -271,6 +278,7 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
             ("ProviderNotFoundError", PROVIDER, hint)
         }
         RunError::Roots(error) => ("UsageError", USAGE, error.hint()),
+        RunError::RuleUnsupported(_) => ("UsageError", USAGE, "leave that rule out, or run without rules".to_owned()),
         RunError::NoCommand => ("UsageError", USAGE, "authsome run --transparent -- CMD".to_owned()),
         RunError::UserRequired => {
             let hint = "call it with sudo, or add --user NAME; --user root works, and root is not contained".to_owned();

@@ -1,13 +1,17 @@
 //! `authsome run`
 use super::{context::Context, report::Failure};
 use crate::{
-    config::{EgressChoice, Mode},
+    config::{self, EgressChoice, Mode},
     host::Host,
     provider::ProviderName,
+    route::policy::{Policy, Rule},
     run::{self, harden, options::RunOptions},
     vault::ConnectionName,
 };
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// Run a program whose API calls carry your keys while it never holds one
 ///
@@ -17,6 +21,7 @@ use std::{ffi::OsString, path::PathBuf};
 #[command(after_help = "Examples:
   authsome run --transparent -- ./agent.py
   authsome run --transparent --connection github=work -- git push
+  authsome run --transparent --allow provider:openai --allow 'GET docs.acme.test/**' -- ./agent.py
   sudo authsome run --transparent -- make deploy          with UDP and ICMP too
   authsome run --transparent --dry-run -- ./agent.py      show what would be in force
 
@@ -38,13 +43,13 @@ pub struct Run {
     /// Also trust the certificates in this PEM file for servers
     #[arg(long, value_name = "FILE")]
     upstream_ca: Vec<PathBuf>,
-    /// Allow what this rule names and nothing else
+    /// Allow what this rule names and nothing else: a host, or `GET,HEAD https://*.acme.test:443/v1/**`
     #[arg(long, value_name = "RULE")]
-    allow: Vec<String>,
+    allow: Vec<Rule>,
     /// Deny what this rule names
     #[arg(long, value_name = "RULE")]
-    deny: Vec<String>,
-    /// Rules from a file
+    deny: Vec<Rule>,
+    /// Rules from a TOML file: allow = ["…"] and deny = ["…"]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Let the program reach this port of the host's loopback
@@ -77,7 +82,16 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn run(self, mut context: Context) -> Result<u8, Failure> {
+    /// The rules of the command line and of its file, which is read as whoever calls this.
+    pub fn policy(&self) -> Result<Policy, Failure> {
+        let mut policy = Policy::new(self.allow.clone(), self.deny.clone());
+        if let Some(path) = &self.policy {
+            policy.extend(policy_file(path)?);
+        }
+        Ok(policy)
+    }
+
+    pub fn run(self, mut context: Context, policy: Policy) -> Result<u8, Failure> {
         context.outside_run()?;
         self.refuse_missing(&context)?;
         context.config.passthrough.extend(self.passthrough);
@@ -86,6 +100,7 @@ impl Run {
             egress: self.egress.unwrap_or(context.config.egress),
             intercept_ports: self.intercept_port,
             upstream_ca: self.upstream_ca,
+            policy,
             expose: self.expose,
             publish: self.publish,
             connections: self.connection,
@@ -103,18 +118,18 @@ impl Run {
     fn refuse_missing(&self, context: &Context) -> Result<(), Failure> {
         let environment = !self.transparent && context.config.mode == Mode::Environment;
         let upstream = self.upstream.as_ref().is_some_and(|upstream| upstream != "none");
-        let missing = [
-            (environment, "run without --transparent"),
-            (upstream, "--upstream"),
-            (!self.allow.is_empty(), "--allow"),
-            (!self.deny.is_empty(), "--deny"),
-            (self.policy.is_some(), "--policy"),
-        ];
+        let missing = [(environment, "run without --transparent"), (upstream, "--upstream")];
         match missing.iter().find(|(asked, _)| *asked) {
             Some((_, what)) => Err(Failure::NotInThisVersion(what)),
             None => Ok(()),
         }
     }
+}
+
+/// Reads and checks a policy file.
+pub fn policy_file(path: &Path) -> Result<Policy, Failure> {
+    let text = config::read(path).map_err(|source| Failure::File { action: "read", path: path.to_owned(), source })?;
+    Policy::parse(&text).map_err(|source| Failure::Policy { path: path.to_owned(), source })
 }
 
 /// Port 0 is no port to connect to (RFC 6335 §6).

@@ -10,28 +10,42 @@ use std::{
 /// Addresses remembered; beyond it the quarter that was learnt longest ago is forgotten.
 const CAPACITY: usize = 4096;
 
+/// Names remembered for one address; a front of many sites has one each, and the one learnt longest ago is forgotten first.
+const MAX_NAMES: usize = 64;
+
 /// Which names the child was told an address stands for.
 #[derive(Default)]
 pub struct Names(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    /// With the time of learning, in answers.
-    hosts: HashMap<IpAddr, (Host, u64)>,
+    /// The latest name last; with the time of learning, in answers.
+    hosts: HashMap<IpAddr, (Vec<Host>, u64)>,
     clock: u64,
 }
 
 impl Names {
     /// The name most recently answered with this address, if any.
     pub fn name(&self, addr: IpAddr) -> Option<Host> {
-        self.known().hosts.get(&addr.to_canonical()).map(|(host, _)| host.clone())
+        self.known().hosts.get(&addr.to_canonical()).and_then(|(hosts, _)| hosts.last().cloned())
+    }
+
+    /// Whether this address was an answer for that very name.
+    pub fn gave(&self, addr: IpAddr, host: &Host) -> bool {
+        self.known().hosts.get(&addr.to_canonical()).is_some_and(|(hosts, _)| hosts.contains(host))
     }
 
     pub(super) fn learn(&self, addr: IpAddr, host: Host) {
         let mut known = self.known();
         known.clock += 1;
         let now = known.clock;
-        known.hosts.insert(addr.to_canonical(), (host, now));
+        let (hosts, learnt) = known.hosts.entry(addr.to_canonical()).or_default();
+        *learnt = now;
+        hosts.retain(|known| *known != host);
+        hosts.push(host);
+        if hosts.len() > MAX_NAMES {
+            hosts.remove(0);
+        }
         if known.hosts.len() > CAPACITY {
             known.forget(CAPACITY / 4);
         }
@@ -71,6 +85,10 @@ mod tests {
         names.learn("::ffff:203.0.0.1".parse().unwrap(), host(2));
         assert_eq!(names.name(addr(1)), Some(host(2)));
         assert_eq!(names.name("::ffff:203.0.0.1".parse().unwrap()), Some(host(2)));
+        assert!(names.gave(addr(1), &host(1)) && names.gave(addr(1), &host(2)));
+        assert!(!names.gave(addr(1), &host(3)) && !names.gave(addr(2), &host(1)));
+        (3..100).for_each(|n| names.learn(addr(1), host(n)));
+        assert!(!names.gave(addr(1), &host(1)), "memory is bounded");
     }
 
     #[test]

@@ -10,13 +10,14 @@ use tokio::{
 use super::{
     Context,
     detect::{DetectError, Detected, Detection, Hello, detect},
+    gate,
     http::{self, Rules},
     notice, opaque, tls,
 };
 use crate::{
     audit::{Blame, Guard, Verdict},
     host::{Host, Name, Target},
-    route::{Decision, Deny, Forward},
+    route::{Decision, Deny, Forward, policy::Protocol},
     upstream::Destination,
 };
 
@@ -63,11 +64,14 @@ impl Connection {
             Ok(peeked) => peeked.map(|_| Speaks::Client),
             Err(_) => {
                 let target = self.address_target();
-                if let Decision::Deny(deny) = self.context.routes.decide(&target) {
-                    self.deny("tcp", target, deny);
-                    return None;
+                match gate::silent(&self.context, &target, self.original.ip()) {
+                    gate::Silent::Dial => self = self.dial("tcp", target).await?,
+                    gate::Silent::Wait => {}
+                    gate::Silent::Deny(deny) => {
+                        self.deny("tcp", target, deny);
+                        return None;
+                    }
                 }
-                self = self.dial("tcp", target).await?;
                 self.first_to_speak().await
             }
         };
@@ -94,7 +98,7 @@ impl Connection {
 
     /// Peeks, since readiness alone may be a false alarm.
     async fn first_to_speak(&self) -> io::Result<Speaks> {
-        let Some(server) = &self.server else { return Ok(Speaks::Client) };
+        let Some(server) = &self.server else { return self.client.peek(&mut [0]).await.map(|_| Speaks::Client) };
         let (mut from_client, mut from_server) = ([0], [0]);
         tokio::select! {
             biased;
@@ -109,7 +113,12 @@ impl Connection {
             Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.original.port() },
             Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
         };
-        let decision = self.context.routes.decide(&target);
+        let decision = match &detected {
+            Detected::Tls(_) => gate::named(&self.context, &target, self.original.ip()),
+            Detected::TlsNoName => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Https),
+            Detected::Http => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Http),
+            Detected::Opaque => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Tcp),
+        };
         match (detected, decision) {
             (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
             (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
@@ -128,9 +137,9 @@ impl Connection {
             (Detected::Opaque, Decision::Inject(_) | Decision::Forward(_)) => {
                 self.relay("tcp", target, &seen, "neither TLS nor HTTP; forwarded unchanged").await;
             }
-            (Detected::Http, Decision::Inspect) => self.deny_http(target, uninspectable()).await,
+            (Detected::Http, Decision::Inspect) => self.deny_http(target, gate::uninspectable()).await,
             (detected @ (Detected::TlsNoName | Detected::Opaque), Decision::Inspect) => {
-                self.deny(label(&detected), target, uninspectable())
+                self.deny(label(&detected), target, gate::uninspectable())
             }
         }
     }
@@ -138,8 +147,11 @@ impl Connection {
     async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
         let (Host::Name(name), true) = (target.host.clone(), hello.speaks_http()) else {
             return match rules {
-                Rules::Inject(_) => self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await,
-                Rules::Inspect => self.deny("tls", target, uninspectable()),
+                Rules::Inject(_) => match gate::relayed(&self.context, &target, self.original.ip()) {
+                    Some(deny) => self.deny("tls", target, deny),
+                    None => self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await,
+                },
+                Rules::Inspect => self.deny("tls", target, gate::uninspectable()),
             };
         };
         drop(seen);
@@ -209,13 +221,8 @@ impl Connection {
     /// Where the connection goes by its address alone: the name the child was last told for it, or the address itself.
     fn address_target(&self) -> Target {
         let ip = self.original.ip();
-        Target { host: self.context.names.name(ip).unwrap_or_else(|| ip.into()), port: self.original.port() }
+        gate::address_target(&self.context, ip, self.original.port())
     }
-}
-
-/// A rule on method or path cannot be checked where there is no HTTPS to a named host, so nothing passes.
-fn uninspectable() -> Deny {
-    Deny::Policy("a rule on this host's methods or paths allows only HTTPS to it".to_owned())
 }
 
 enum Speaks {

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::{audit, credential::Resolver, dns::Names, route::Table, upstream::Upstream};
+use crate::{
+    audit,
+    credential::Resolver,
+    dns::Names,
+    route::{Table, policy::Policy},
+    upstream::Upstream,
+};
 
 #[cfg(target_os = "linux")]
 mod accept;
 mod connection;
 pub mod detect;
+mod gate;
 pub mod http;
 mod notice;
 mod opaque;
@@ -18,11 +25,13 @@ pub mod tls;
 #[cfg(target_os = "linux")]
 pub use accept::serve;
 pub use connection::serve_connection;
+pub use gate::lookups;
 pub use notice::Notices;
 
 /// Everything a connection may use.
 pub struct Context {
     pub routes: Table,
+    pub policy: Policy,
     pub resolver: Box<dyn Resolver>,
     pub upstream: Arc<Upstream>,
     pub audit: audit::Log,

@@ -5,12 +5,15 @@
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use globset::{GlobBuilder, GlobMatcher};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::{
     host::{Host, Target},
     provider::ProviderName,
 };
+
+use super::is_canonical;
 
 /// A wrong rule, with what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +64,12 @@ enum Subject {
     Provider(ProviderName),
 }
 
-/// Whom a rule is asked about: a target, and the connected providers that claim it.
+/// Whom a rule is asked about: a target, the address it was reached by, and the connected providers that claim it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     pub target: &'a Target,
+    /// Rules on addresses and networks are about this one too.
+    pub addr: Option<IpAddr>,
     pub protocol: Protocol,
     pub claims: &'a [ProviderName],
 }
@@ -94,6 +99,16 @@ impl fmt::Display for Denial {
         match self {
             Self::By(rule) => write!(f, "denied by the rule `{rule}`"),
             Self::Unnamed { add } => write!(f, "no rule allows it; add `--allow '{add}'`"),
+        }
+    }
+}
+
+impl Denial {
+    /// What would let it through; empty where a rule forbids it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::By(_) => String::new(),
+            Self::Unnamed { add } => format!("--allow '{add}'"),
         }
     }
 }
@@ -137,9 +152,9 @@ impl Policy {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
-    /// Whether any rule names traffic that is neither TCP nor DNS.
-    pub fn names(&self, protocol: Protocol) -> bool {
-        self.allow.iter().any(|rule| rule.protocol == Some(protocol))
+    /// The first allow rule for traffic of this protocol and no other.
+    pub fn names(&self, protocol: Protocol) -> Option<&Rule> {
+        self.allow.iter().find(|rule| rule.protocol == Some(protocol))
     }
 
     /// For a connection before its first request is known.
@@ -150,9 +165,13 @@ impl Policy {
         if let Some(rule) = deny.iter().find(|rule| !rule.needs_request()) {
             return Ruling::Deny(Denial::By(rule.text.clone()));
         }
-        let conditional_deny = can_open && deny.iter().any(Rule::needs_request);
+        let conditional_deny = deny.iter().find(|rule| rule.needs_request());
+        // What cannot be opened may hold the very request that is forbidden.
+        if let (Some(rule), false) = (conditional_deny, can_open) {
+            return Ruling::Deny(Denial::By(rule.text.clone()));
+        }
         match allow.iter().find(|rule| !rule.needs_request()) {
-            _ if conditional_deny && (self.allow.is_empty() || !allow.is_empty()) => Ruling::Inspect,
+            _ if conditional_deny.is_some() && (self.allow.is_empty() || !allow.is_empty()) => Ruling::Inspect,
             Some(rule) => Ruling::Allow(Some(rule.text.clone())),
             None if self.allow.is_empty() => Ruling::Allow(None),
             None if can_open && !allow.is_empty() => Ruling::Inspect,
@@ -162,20 +181,19 @@ impl Policy {
 
     /// For one request; never [`Ruling::Inspect`]. `path` without query, as sent.
     pub fn request(&self, asked: Asked<'_>, method: &http::Method, path: &str) -> Ruling {
-        let matching = |rules: &'_ [Rule]| rules.iter().find(|rule| rule.names_request(asked, method, path)).map(|rule| rule.text.clone());
-        if let Some(rule) = matching(&self.deny) {
-            return Ruling::Deny(Denial::By(rule));
+        if let Some(rule) = self.deny.iter().find(|rule| rule.may_name_request(asked, method, path)) {
+            return Ruling::Deny(Denial::By(rule.text.clone()));
         }
-        match matching(&self.allow) {
-            Some(rule) => Ruling::Allow(Some(rule)),
+        match self.allow.iter().find(|rule| rule.surely_names_request(asked, method, path)) {
+            Some(rule) => Ruling::Allow(Some(rule.text.clone())),
             None if self.allow.is_empty() => Ruling::Allow(None),
-            None => Ruling::Deny(Denial::Unnamed { add: format!("{method} {}{path}", asked.as_rule()) }),
+            None => Ruling::Deny(Denial::Unnamed { add: asked.as_request_rule(method, path) }),
         }
     }
 
     /// Whether a name may be looked up: some rule could let something through to it.
     pub fn resolves(&self, host: &Host, claims: &[ProviderName]) -> bool {
-        let names = |rule: &Rule| rule.subject.names(host, claims);
+        let names = |rule: &Rule| rule.subject.names(host, None, claims);
         let denied = self.deny.iter().any(|rule| names(rule) && rule.port.is_none() && rule.protocol.is_none() && !rule.needs_request());
         !denied && (self.allow.is_empty() || self.allow.iter().any(names))
     }
@@ -192,6 +210,15 @@ impl Asked<'_> {
         };
         format!("{scheme}{}", self.target)
     }
+
+    /// With the path only where a rule can name it.
+    fn as_request_rule(&self, method: &http::Method, path: &str) -> String {
+        let (whole, host) = (format!("{method} {}{}", self.as_rule(), globset::escape(path)), format!("{method} {}", self.as_rule()));
+        match whole.parse::<Rule>() {
+            Ok(rule) if rule.surely_names_request(*self, method, path) => whole,
+            _ => host,
+        }
+    }
 }
 
 impl Rule {
@@ -201,22 +228,53 @@ impl Rule {
 
     fn names_connection(&self, asked: Asked<'_>) -> bool {
         self.port.is_none_or(|port| port == asked.target.port)
-            && self.protocol.is_none_or(|protocol| protocol == asked.protocol)
-            && self.subject.names(&asked.target.host, asked.claims)
+            && self.protocol.is_none_or(|protocol| protocol.includes(asked.protocol))
+            && self.subject.names(&asked.target.host, asked.addr, asked.claims)
     }
 
-    /// A path that servers may read in more than one way matches no allow rule's glob and every deny rule's: see [`super::path`].
-    fn names_request(&self, asked: Asked<'_>, method: &http::Method, path: &str) -> bool {
-        self.names_connection(asked)
-            && (self.methods.is_empty() || self.methods.contains(method))
-            && self.path.as_ref().is_none_or(|glob| glob.is_match(path))
+    fn names_method(&self, asked: Asked<'_>, method: &http::Method) -> bool {
+        self.names_connection(asked) && (self.methods.is_empty() || self.methods.contains(method))
+    }
+
+    /// For allow rules: whatever the server makes of the path, the glob matches it.
+    fn surely_names_request(&self, asked: Asked<'_>, method: &http::Method, path: &str) -> bool {
+        let surely = |glob: &GlobMatcher| is_canonical(path) && readings(path).iter().all(|reading| glob.is_match(reading));
+        self.names_method(asked, method) && self.path.as_ref().is_none_or(surely)
+    }
+
+    /// For deny rules: some server may read the path so that the glob matches it.
+    fn may_name_request(&self, asked: Asked<'_>, method: &http::Method, path: &str) -> bool {
+        let perhaps = |glob: &GlobMatcher| {
+            let matches = |reading: &String| glob.is_match(reading) || glob.is_match(without_parameters(reading));
+            !is_canonical(path) || readings(path).iter().any(matches)
+        };
+        self.names_method(asked, method) && self.path.as_ref().is_none_or(perhaps)
     }
 }
 
+/// A path as servers may read it: as sent, and decoded once and twice, since intermediaries and servers each take one layer.
+fn readings(path: &str) -> Vec<String> {
+    let mut readings = vec![path.to_owned()];
+    for _ in 0..2 {
+        let decoded = readings.last().map(|last| percent_decode_str(last).decode_utf8_lossy().into_owned());
+        readings.extend(decoded);
+    }
+    readings.extend(readings.clone().iter().filter(|reading| reading.contains('\\')).map(|reading| reading.replace('\\', "/")));
+    readings
+}
+
+/// `/v1;a=b/x` is `/v1/x` to servers that know path parameters (RFC 3986 §3.3).
+fn without_parameters(path: &str) -> String {
+    path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect::<Vec<_>>().join("/")
+}
+
 impl Subject {
-    fn names(&self, host: &Host, claims: &[ProviderName]) -> bool {
+    fn names(&self, host: &Host, addr: Option<IpAddr>, claims: &[ProviderName]) -> bool {
+        let addr = addr.map(|addr| addr.to_canonical());
         match (self, host) {
             (Self::Any, _) => true,
+            (Self::Host(Host::Ip(wanted)), _) if addr == Some(*wanted) => true,
+            (Self::Network(network, prefix), _) if addr.is_some_and(|addr| contains(*network, *prefix, addr)) => true,
             (Self::Host(wanted), host) => wanted == host,
             (Self::Suffix(suffix), Host::Name(name)) => {
                 name.as_str().strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
@@ -268,6 +326,9 @@ impl FromStr for Rule {
         let (authority, path) = split_path(rest);
         let (host, port) = split_port(authority).map_err(error)?;
         let subject = host.parse().map_err(error)?;
+        if let (Some(Protocol::Tcp | Protocol::Udp | Protocol::Icmp), false) = (protocol, methods.is_empty() && path.is_none()) {
+            return Err(error("only http and https have methods and paths".to_owned()));
+        }
         let path = path.map(|glob| {
             let built = GlobBuilder::new(glob).literal_separator(true).backslash_escape(false).build();
             built.map(|glob| glob.compile_matcher()).map_err(|problem| error(problem.to_string()))
@@ -325,6 +386,13 @@ impl FromStr for Subject {
     }
 }
 
+impl Protocol {
+    /// What runs over TCP is TCP.
+    fn includes(self, other: Self) -> bool {
+        self == other || (self == Self::Tcp && matches!(other, Self::Http | Self::Https))
+    }
+}
+
 impl FromStr for Protocol {
     type Err = String;
 
@@ -346,6 +414,14 @@ impl fmt::Display for Rule {
     }
 }
 
+/// One rule a line, as `--dry-run` lists them.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.allow.iter().try_for_each(|rule| writeln!(f, "allow      {rule}"))?;
+        self.deny.iter().try_for_each(|rule| writeln!(f, "deny       {rule}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Method;
@@ -363,7 +439,7 @@ mod tests {
 
     fn connection(policy: &Policy, host: &str, port: u16, protocol: Protocol) -> &'static str {
         let claims = if host == "api.acme.test" { vec!["acme".parse().unwrap()] } else { vec![] };
-        match policy.connection(Asked { target: &target(host, port), protocol, claims: &claims }) {
+        match policy.connection(Asked { target: &target(host, port), addr: None, protocol, claims: &claims }) {
             Ruling::Allow(_) => "allow",
             Ruling::Inspect => "inspect",
             Ruling::Deny(_) => "deny",
@@ -392,6 +468,7 @@ mod tests {
             (&["2001:db8::/32"], &[], "2001:db8::7", 22, Tcp, "allow"),
             (&["tcp://db.acme.test:5432"], &[], "db.acme.test", 5432, Tcp, "allow"),
             (&["tcp://db.acme.test:5432"], &[], "db.acme.test", 5432, Udp, "deny"),
+            (&["tcp://db.acme.test:5432"], &[], "db.acme.test", 5432, Https, "allow"),
             (&["icmp://*"], &[], "203.0.113.9", 0, Icmp, "allow"),
             (&["GET api.acme.test/v1/*"], &[], "api.acme.test", 443, Https, "inspect"),
             (&["GET api.acme.test/v1/*"], &[], "api.acme.test", 80, Http, "inspect"),
@@ -403,6 +480,8 @@ mod tests {
             (&[], &["DELETE api.acme.test"], "api.acme.test", 443, Https, "inspect"),
             (&[], &["DELETE api.acme.test"], "other.test", 443, Https, "allow"),
             (&["api.acme.test"], &["DELETE *"], "other.test", 443, Https, "deny"),
+            (&["*"], &["DELETE *"], "api.acme.test", 22, Tcp, "deny"),
+            (&["*"], &["DELETE https://*"], "api.acme.test", 22, Tcp, "allow"),
         ] {
             assert_eq!(
                 connection(&policy(allow, deny), host, port, protocol),
@@ -416,7 +495,7 @@ mod tests {
     fn requests_and_the_rule_that_decides() {
         let policy = policy(&["GET,HEAD api.acme.test/v1/**", "POST api.acme.test/v1/*/runs"], &["api.acme.test/v1/admin/**"]);
         let target = target("api.acme.test", 443);
-        let asked = Asked { target: &target, protocol: Protocol::Https, claims: &[] };
+        let asked = Asked { target: &target, addr: None, protocol: Protocol::Https, claims: &[] };
         let ruling = |method: Method, path: &str| policy.request(asked, &method, path);
         assert_eq!(ruling(Method::GET, "/v1/a/b"), Ruling::Allow(Some("GET,HEAD api.acme.test/v1/**".into())));
         assert_eq!(ruling(Method::POST, "/v1/x/runs"), Ruling::Allow(Some("POST api.acme.test/v1/*/runs".into())));
@@ -424,7 +503,33 @@ mod tests {
         let Ruling::Deny(denial) = ruling(Method::POST, "/v1/x/y/runs") else { panic!("a star is one segment") };
         assert_eq!(denial.to_string(), "no rule allows it; add `--allow 'POST api.acme.test:443/v1/x/y/runs'`");
         let suggested: Rule = "POST api.acme.test:443/v1/x/y/runs".parse().unwrap();
-        assert!(suggested.names_request(asked, &Method::POST, "/v1/x/y/runs"), "the rule that is suggested works");
+        assert!(suggested.surely_names_request(asked, &Method::POST, "/v1/x/y/runs"), "the rule that is suggested works");
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_never_allowed_and_always_denied() {
+        let target = target("api.acme.test", 443);
+        let asked = Asked { target: &target, addr: None, protocol: Protocol::Https, claims: &[] };
+        let (allow, deny) = (policy(&["api.acme.test/v1/*"], &[]), policy(&[], &["api.acme.test/v1/admin/**"]));
+        for path in ["/v1/../admin", "/v1/%2e%2e", "/v1//x", "/v1/x%2fadmin", "/v1/x%252fadmin", "/v1/.."] {
+            let Ruling::Deny(denial) = allow.request(asked, &Method::GET, path) else { panic!("{path} is allowed") };
+            let Denial::Unnamed { add } = denial else { panic!("{denial}") };
+            assert!(add.parse::<Rule>().unwrap().surely_names_request(asked, &Method::GET, path), "{path}: {add}");
+        }
+        for path in ["/v1/x/../admin/y", "/v1//admin/y", "/v1/%61dmin/y", "/v1/%2561dmin/y", "/v1/admin%2fy", "/v1/admin;a=b/y"] {
+            assert!(matches!(deny.request(asked, &Method::GET, path), Ruling::Deny(_)), "{path} is not denied");
+        }
+        assert_eq!(allow.request(asked, &Method::GET, "/v1/a%20b"), Ruling::Allow(Some("api.acme.test/v1/*".into())));
+        assert_eq!(deny.request(asked, &Method::GET, "/v1/administrator/y"), Ruling::Allow(None));
+    }
+
+    #[test]
+    fn rules_on_addresses_hold_for_names_too() {
+        let target = target("other.test", 443);
+        let asked = Asked { target: &target, addr: Some("203.0.113.11".parse().unwrap()), protocol: Protocol::Https, claims: &[] };
+        assert!(matches!(policy(&[], &["203.0.113.0/24"]).connection(asked), Ruling::Deny(_)));
+        assert!(matches!(policy(&["203.0.113.11"], &[]).connection(asked), Ruling::Allow(Some(_))));
+        assert!(matches!(policy(&["203.0.113.12"], &[]).connection(asked), Ruling::Deny(_)));
     }
 
     #[test]
@@ -449,6 +554,8 @@ mod tests {
             "10.0.0.0/33",
             "a b c",
             "provider:",
+            "GET tcp://db.acme.test",
+            "udp://db.acme.test/x",
             "a..b",
             "api.acme.test/[x",
         ] {

@@ -86,6 +86,12 @@ impl Table {
         names
     }
 
+    /// The providers that claim a host on any port.
+    pub fn providers_of(&self, host: &Host) -> Vec<ProviderName> {
+        let ports = self.ports().into_iter().chain([443]);
+        ports.flat_map(|port| self.providers(&Target { host: host.clone(), port })).collect()
+    }
+
     /// Ports other than 443 that some route names; the namespace intercepts them too.
     pub fn ports(&self) -> Vec<u16> {
         let all = self.exact.values().flatten().chain(&self.patterns);

@@ -116,7 +116,7 @@ struct Ready {
 fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     listen(init, plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
-    network(plan, &configure)?;
+    network(&configure)?;
     let (trust, left_alone) = files(plan, &configure)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
     let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
@@ -157,7 +157,7 @@ fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
     })
 }
 
-fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
+fn network(configure: &Configure) -> Result<(), Failure> {
     if let Some(uplink) = &configure.uplink {
         let inner: netns::uplink::Inner = uplink.parse().map_err(Failure::text)?;
         inner.configure()?;
@@ -165,7 +165,7 @@ fn network(plan: &Plan, configure: &Configure) -> Result<(), Failure> {
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
             .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
     }
-    Ok(rules::inside(plan.egress, configure.ports.as_deref()).load()?)
+    Ok(rules::inside(configure.ports.as_deref()).load()?)
 }
 
 /// The private view of the file system; also what of it will not trust the run's certificates.

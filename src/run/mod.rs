@@ -68,6 +68,8 @@ pub enum RunError {
     EgressNeedsRoot(&'static str),
     #[error("--egress {0} is not available in this version")]
     EgressUnsupported(&'static str),
+    #[error("rule `{0}`: udp and icmp rules need a run that carries them; where there are rules only TCP and DNS pass")]
+    RuleUnsupported(String),
     #[error("read the working directory: {0}")]
     Cwd(#[source] io::Error),
     #[error("make a run id: {0}")]
@@ -183,6 +185,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
     });
     let context = proxy::Context {
         routes,
+        policy: plan.policy.clone(),
         resolver: Box::new(resolver),
         upstream,
         audit,
@@ -190,9 +193,10 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         notices: proxy::Notices::stderr(options.verbosity),
         authority,
     };
+    let context = Arc::new(context);
     Ok(Services {
-        context: Arc::new(context),
-        upstreams: dns::Upstreams::system().map_err(RunError::Resolvers)?,
+        upstreams: dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone())),
+        context,
         v6: netns::link::has_default_route(true)?,
     })
 }

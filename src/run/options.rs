@@ -1,5 +1,5 @@
 //! What a run is asked to do, as its command line says it. What `config.toml` adds is in [`crate::config::Config`].
-use crate::{provider::ProviderName, vault::ConnectionName};
+use crate::{provider::ProviderName, route::policy::Policy, vault::ConnectionName};
 use std::{ffi::OsString, path::PathBuf};
 
 pub use crate::config::{EgressChoice, Mode};
@@ -12,6 +12,8 @@ pub struct RunOptions {
     pub intercept_ports: Vec<u16>,
     /// PEM files whose certificates are trusted besides the user's own.
     pub upstream_ca: Vec<PathBuf>,
+    /// What the program may reach, besides what `config.toml` says.
+    pub policy: Policy,
     /// Ports of the host's loopback that the program may reach.
     pub expose: Vec<u16>,
     /// Ports of the program that the host's loopback may reach.

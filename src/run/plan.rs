@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     host::Host,
     provider::{Catalog, Provider, ProviderName},
+    route::policy::{Policy, Protocol},
     upstream,
     vault::{self, ConnectionName, Vault},
 };
@@ -57,6 +58,7 @@ pub struct Plan {
     pub environment: BTreeMap<OsString, OsString>,
     pub egress: Egress,
     pub intercept: Vec<u16>,
+    pub policy: Policy,
     pub expose: Vec<u16>,
     pub publish: Vec<u16>,
     pub connected: Vec<Connected>,
@@ -85,6 +87,7 @@ impl Plan {
         vault::create_home(&home)?;
         let signal_mask = SigSet::thread_get_mask().map_err(|errno| RunError::System("read the signal mask", errno))?;
         upstream::check_roots(&options.upstream_ca)?;
+        let policy = policy(options, config)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
         let (connected, undecided) = connected(&home, config, &options.connections)?;
@@ -109,6 +112,7 @@ impl Plan {
             environment,
             egress,
             intercept: intercept(options, &connected),
+            policy,
             expose: options.expose.clone(),
             publish: options.publish.clone(),
             connected,
@@ -122,6 +126,11 @@ impl Plan {
 
     pub fn providers(&self) -> impl Iterator<Item = &ProviderName> {
         self.connected.iter().map(|connected| &connected.provider.name)
+    }
+
+    /// The intercepted ports; none means every port. Where there are rules nothing goes past them.
+    pub fn intercepted(&self) -> Option<&[u16]> {
+        (self.egress == Egress::Veth && self.policy.is_empty()).then_some(&self.intercept)
     }
 
     /// `transparent, relay uplink; injecting openai, stripe`
@@ -144,8 +153,8 @@ impl fmt::Display for Plan {
         for host in &self.passthrough {
             writeln!(f, "route      {host} -> passed through unopened")?;
         }
-        write!(f, "{}{}", self.survey, self.defences)?;
-        for line in rules::inside(self.egress, Some(&self.intercept)).to_string().lines() {
+        write!(f, "{}{}{}", self.policy, self.survey, self.defences)?;
+        for line in rules::inside(self.intercepted()).to_string().lines() {
             writeln!(f, "rule       {line}")?;
         }
         Ok(())
@@ -170,6 +179,16 @@ impl fmt::Display for Egress {
             Self::Relay => "relay",
             Self::Veth => "veth",
         })
+    }
+}
+
+/// With rules a run carries TCP and lookups, nothing else, so a rule that allows more could not be kept.
+fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
+    let mut policy = config.policy.clone();
+    policy.extend(options.policy.clone());
+    match policy.names(Protocol::Udp).or_else(|| policy.names(Protocol::Icmp)) {
+        Some(rule) => Err(RunError::RuleUnsupported(rule.to_string())),
+        None => Ok(policy),
     }
 }
 

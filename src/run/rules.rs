@@ -2,17 +2,14 @@
 
 use netns::ruleset::{Redirect, Ruleset};
 
-use super::plan::Egress;
-
 /// Where redirected TCP arrives. Above the ephemeral ports (net.ipv4.ip_local_port_range, 32768 to 60999) and registered for nothing.
 pub const LISTENER: u16 = 61443;
 /// Where the DNS stub listens, UDP and TCP.
 pub const DNS: u16 = 61053;
-/// Intercepted in every run with an uplink of its own.
+/// Intercepted in every run.
 pub const WEB: [u16; 2] = [80, 443];
 
-/// `ports`: what is intercepted where the uplink carries the rest.
-pub fn inside(egress: Egress, ports: Option<&[u16]>) -> Ruleset {
-    let ports = (egress == Egress::Veth).then(|| ports.unwrap_or(&WEB).to_vec());
-    Ruleset::redirect(&Redirect { table: "sandbox".to_owned(), listener: LISTENER, ports, dns: DNS })
+/// `ports`: what is intercepted where the uplink carries the rest; none means every port, and that nothing but TCP and DNS passes.
+pub fn inside(ports: Option<&[u16]>) -> Ruleset {
+    Ruleset::redirect(&Redirect { table: "sandbox".to_owned(), listener: LISTENER, ports: ports.map(<[u16]>::to_vec), dns: DNS })
 }

@@ -50,7 +50,7 @@ impl Sandbox {
 
     /// Sends what only this side knows.
     pub fn configure(&self, plan: &Plan, authority: &Authority, uplink: Option<String>) -> Result<(), RunError> {
-        let ports = (plan.egress == Egress::Veth).then(|| plan.intercept.clone());
+        let ports = plan.intercepted().map(<[u16]>::to_vec);
         let certificate = authority.certificate_pem().to_owned();
         self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), ports, uplink })
     }
@@ -75,7 +75,7 @@ pub fn namespaces(plan: &Plan) -> Namespaces {
 
 /// Where the kernel refused, finds out which gate is closed.
 fn explain(namespaces: Namespaces, plan: &Plan, error: RunError) -> RunError {
-    match userns::probe(namespaces, &rules::inside(plan.egress, None)) {
+    match userns::probe(namespaces, &rules::inside(plan.intercepted())) {
         Err(gate) => RunError::Gate(gate),
         Ok(()) => error,
     }
@@ -83,7 +83,7 @@ fn explain(namespaces: Namespaces, plan: &Plan, error: RunError) -> RunError {
 
 /// Whether this user can have a sandbox on this machine.
 pub fn probe(namespaces: Namespaces) -> Result<(), Gate> {
-    userns::probe(namespaces, &rules::inside(Egress::Relay, None))
+    userns::probe(namespaces, &rules::inside(None))
 }
 
 /// Nobody of the same uid may read this process's memory from here on (ptrace(2), PTRACE_MODE_READ), and it leaves no core.

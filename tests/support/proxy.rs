@@ -16,7 +16,7 @@ use authsome::{
     dns::Names,
     provider::{Provider, ProviderName, Source},
     proxy::{Context, Notices, serve_connection, tls::Authority},
-    route::{Route, Table},
+    route::{Route, Table, policy::Policy},
     secret::Secret,
     upstream::{Body, BoxError, Options, Upstream},
 };
@@ -266,11 +266,13 @@ pub struct Setup<'a> {
     pub passthrough: &'a [&'a str],
     pub available: bool,
     pub rivals: usize,
+    pub allow: &'a [&'a str],
+    pub deny: &'a [&'a str],
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { api_url: format!("https://{NAME}"), passthrough: &[], available: true, rivals: 0 }
+        Self { api_url: format!("https://{NAME}"), passthrough: &[], available: true, rivals: 0, allow: &[], deny: &[] }
     }
 }
 
@@ -305,8 +307,10 @@ impl Proxy {
             provider.api_urls.into_iter().map(move |url| Route { provider: name.clone(), url })
         });
         let passthrough = setup.passthrough.iter().map(|host| host.parse().unwrap()).collect();
+        let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let context = Arc::new(Context {
             routes: Table::new(routes.collect(), Vec::new(), passthrough),
+            policy: Policy::new(rules(setup.allow), rules(setup.deny)),
             resolver: Box::new(OneKey { provider: parse("acme"), available: setup.available }),
             upstream: Upstream::new(Options {
                 extra_roots: vec![ca.pem.path().to_owned()],

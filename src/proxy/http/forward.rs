@@ -10,7 +10,7 @@ use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbe
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
-    proxy::notice,
+    proxy::{gate, notice},
     route::{Forward, RequestDecision},
     upstream::{Body, BoxError, Protocol, UpstreamError},
 };
@@ -49,6 +49,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
     check_authority(session, exchange, &parts)?;
+    check_policy(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
     let needles = match &permit {
         Permit::Inject { grant, .. } => grant.needles.clone(),
@@ -80,6 +81,17 @@ fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Res
         });
         Refusal { status: mismatch.status(), kind: "authority-mismatch", message: mismatch.to_string(), hint: String::new() }
     })
+}
+
+/// What the user's rules forbid never leaves.
+fn check_policy(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
+    let destination = &session.destination;
+    let (method, path) = (upgrade::method(parts), parts.uri.path());
+    let addr = destination.addr.map(|addr| addr.ip());
+    let Some(denial) = gate::request(&session.context, &destination.target, addr, method, path) else { return Ok(()) };
+    exchange.record(|guard| guard.verdict(Verdict::Denied, denial.to_string()));
+    let message = format!("{method} {}{path}: {denial}", destination.target.host);
+    Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message, hint: denial.hint() })
 }
 
 /// Routes by path and finds the credential; says and records which it was.

@@ -11,7 +11,7 @@ const X_AUTHSOME_ERROR: HeaderName = HeaderName::from_static("x-authsome-error")
 /// Why a request gets an answer of ours instead of the server's.
 pub struct Refusal {
     pub status: StatusCode,
-    /// Stable, for programs: `credential-unavailable`, `authority-mismatch`, an upstream error's kind.
+    /// Stable, for programs: `credential-unavailable`, `authority-mismatch`, `denied`, an upstream error's kind.
     pub kind: &'static str,
     pub message: String,
     /// What the user can do; empty if nothing.

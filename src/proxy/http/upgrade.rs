@@ -38,6 +38,12 @@ pub fn asked(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     asks.then(|| hyper::upgrade::on(request))
 }
 
+/// The method that the server will see.
+pub fn method(request: &Parts) -> &Method {
+    let websocket = request.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
+    if websocket { &Method::GET } else { &request.method }
+}
+
 /// A WebSocket asked for in HTTP/2 is asked for upstream in HTTP/1.1, which every WebSocket server speaks, while few speak RFC 8441.
 pub fn websocket_in_http1(request: &mut Parts) {
     let websocket = request.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
