@@ -34,7 +34,7 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 9] = [
+const MODULES: &[(&str, &[Case])] = &[
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             eprintln!("transparent {mode_name}: {}: {reason}", if required { "impossible" } else { "ignored" });
         }
         for (module, cases) in MODULES {
-            for (name, case) in cases {
+            for (name, case) in *cases {
                 let obstacle = obstacle.clone();
                 let ignored = obstacle.is_some() && !required;
                 let run = move || obstacle.map_or_else(|| in_a_world(mode, *case), |reason| Err(reason.into()));
