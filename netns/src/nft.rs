@@ -1,5 +1,7 @@
 //! Loading a [`Ruleset`] by netlink (nfnetlink, linux/netfilter/nf_tables.h): one batch, one transaction.
 
+pub(crate) mod query;
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
@@ -26,13 +28,15 @@ const NFNETLINK_V0: u8 = 0;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 /// Type of a comment in user data, as nft(8) writes and shows it (libnftnl, udata.h): NFTNL_UDATA_TABLE_COMMENT, NFTNL_UDATA_RULE_COMMENT.
 const COMMENT: u8 = 0;
+/// Octets of a comment that NFT_USERDATA_MAXLEN (256, linux/netfilter/nf_tables.h) leaves room for, beside type, length and NUL.
+const COMMENT_MAX: usize = 253;
 
 /// enum nft_registers: the verdict, and the first general one.
 const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
 
 /// A message with its flags, and what it asks for in words.
-type Step = (NetfilterMessage, u16, String);
+pub(crate) type Step = (NetfilterMessage, u16, String);
 
 /// Replaces the tables of the same names.
 pub(crate) fn load(ruleset: &Ruleset) -> Result<()> {
@@ -133,17 +137,10 @@ pub(crate) fn new_rule(table: &str, chain: &str, rule: &Rule) -> RuleMessage {
     RuleMessage { attributes }
 }
 
-/// Type, length and the NUL-terminated text; longer ones are cut, since a length is one octet.
+/// Type, length and the NUL-terminated text; longer ones are cut.
 fn user_data(comment: &str) -> Vec<u8> {
-    let text: Vec<u8> = comment.bytes().take(usize::from(u8::MAX) - 1).chain([0]).collect();
+    let text: Vec<u8> = comment.bytes().take(COMMENT_MAX).chain([0]).collect();
     [&[COMMENT, text.len() as u8], text.as_slice()].concat()
-}
-
-/// The comment in user data that nft(8) or this module wrote.
-pub(crate) fn comment(user_data: &[u8]) -> Option<String> {
-    let (&[COMMENT, length], rest) = user_data.split_first_chunk()? else { return None };
-    let text = rest.get(..usize::from(length))?;
-    Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
 
 type Expression = ListAttribute<ExpressionAttribute>;
@@ -187,6 +184,12 @@ fn matching(matched: &Match) -> Vec<Expression> {
         Match::From(net) => address(net, 12, 8),
         Match::In(link) => vec![meta(NFT_META_IIFNAME), compare(NFT_CMP_EQ, &link_name(link))],
         Match::Out(link) => vec![meta(NFT_META_OIFNAME), compare(NFT_CMP_EQ, &link_name(link))],
+        Match::Icmpv6(kind) => vec![
+            meta(NFT_META_L4PROTO),
+            compare(NFT_CMP_EQ, &[IPPROTO_ICMPV6]),
+            payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1),
+            compare(NFT_CMP_EQ, &[*kind]),
+        ],
         Match::Established => {
             let bits = (NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED).to_ne_bytes();
             vec![expression("ct", vec![be(1, NFT_REG_1), be(2, NFT_CT_STATE)]), mask(&bits), compare(NFT_CMP_NEQ, &[0; 4])]
@@ -216,6 +219,7 @@ const RTN_LOCAL: u32 = 2;
 /// linux/in.h.
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
+const IPPROTO_ICMPV6: u8 = 58;
 /// linux/if.h, with the terminating NUL.
 const IFNAMSIZ: usize = 16;
 

@@ -84,6 +84,8 @@ pub enum Match {
     From(IpNet),
     In(String),
     Out(String),
+    /// An ICMPv6 message of that type.
+    Icmpv6(u8),
     /// Belongs to a connection that was let through before.
     Established,
 }
@@ -119,9 +121,10 @@ pub struct Redirect {
     pub dns: u16,
 }
 
-/// NF_IP_PRI_NAT_DST and NF_IP_PRI_FILTER, linux/netfilter_ipv4.h.
+/// NF_IP_PRI_NAT_DST, _FILTER and _NAT_SRC, linux/netfilter_ipv4.h.
 pub const NAT_DST: i32 = -100;
 pub const FILTER: i32 = 0;
+pub const NAT_SRC: i32 = 100;
 
 impl Ruleset {
     /// Redirection for sockets of the namespace. In this order: DNS; what is local stays local; the intercepted ports; QUIC is refused at once so
@@ -208,10 +211,18 @@ impl Chain {
     /// As nft names it: by the standard name where the hook has one for it.
     fn priority_name(&self) -> String {
         match (self.priority, self.hook) {
-            (0, _) => "filter".to_owned(),
-            (-100, Hook::Prerouting) => "dstnat".to_owned(),
-            (100, Hook::Postrouting) => "srcnat".to_owned(),
-            (other, _) => other.to_string(),
+            (FILTER, _) => "filter".to_owned(),
+            (NAT_DST, Hook::Prerouting) => "dstnat".to_owned(),
+            (NAT_SRC, Hook::Postrouting) => "srcnat".to_owned(),
+            (other, hook) => {
+                let (name, base) = if hook == Hook::Prerouting && other < -50 { ("dstnat", NAT_DST) } else { ("filter", FILTER) };
+                // nft counts from the nearest name, up to ten.
+                if (other - base).abs() <= 10 {
+                    format!("{name} {} {}", if other < base { '-' } else { '+' }, (other - base).abs())
+                } else {
+                    other.to_string()
+                }
+            }
         }
     }
 }
@@ -261,8 +272,18 @@ impl fmt::Display for Match {
             Self::From(net) => write!(f, "{} saddr {}", family(net), whole(net)),
             Self::In(link) => write!(f, "iifname \"{link}\""),
             Self::Out(link) => write!(f, "oifname \"{link}\""),
+            Self::Icmpv6(kind) => write!(f, "icmpv6 type {}", icmpv6_name(*kind).map_or_else(|| kind.to_string(), ToOwned::to_owned)),
             Self::Established => write!(f, "ct state established,related"),
         }
+    }
+}
+
+/// As nft names it (`nft describe icmpv6 type`).
+fn icmpv6_name(kind: u8) -> Option<&'static str> {
+    match kind {
+        135 => Some("nd-neighbor-solicit"),
+        136 => Some("nd-neighbor-advert"),
+        _ => None,
     }
 }
 

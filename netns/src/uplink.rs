@@ -1,36 +1,249 @@
-//! TEMPORARY
-use crate::error::Result;
-use std::{fmt, net::IpAddr, os::fd::BorrowedFd, str::FromStr};
+//! A way out of a network namespace through the host's own network: a veth(4) pair, NAT, forwarding. All of it can be found and undone by name, by
+//! whoever comes next, after its maker was killed.
+//!
+//! The host keeps the only record: a table named after the link, which carries the values of the changed sysctls as comments. The link goes with
+//! the inner namespace; a table without its link is therefore a dead uplink's, and [`sweep`] undoes it.
+//!
+//! A FORWARD chain of the old x_tables (iptables-legacy) is left alone. If it drops, so does the uplink.
+
+use std::{fmt, fs::File, net::IpAddr, os::fd::BorrowedFd, path::Path, str::FromStr};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    link::{self, IpNet},
+    nft::query,
+    ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, Policy, Rule, Ruleset, Table, Verdict},
+};
+
+use self::{address::Pair, forwarding::Journal};
+
+mod address;
+mod foreign;
+mod forwarding;
+
+/// Links and tables are called `ns-` and six hexadecimal digits.
+const PREFIX: &str = "ns-";
+const DIGITS: usize = 6;
+/// How the comment of a rule with a piece of the journal begins; also what tells our tables from others of such a name.
+const JOURNAL: &str = "before:";
+/// Octets of a comment in nft(8), NFTNL_UDATA_COMMENT_MAXLEN of libnftnl.
+const COMMENT_MAX: usize = 128;
+/// Neighbour solicitation and advertisement, RFC 4861 §4.3, §4.4.
+const NEIGHBOUR: [u8; 2] = [135, 136];
+
+/// The outer end. Dropping it is [`Uplink::remove`] without the answer.
+#[derive(Debug)]
 pub struct Uplink(Inner);
-#[derive(Clone)]
-pub struct Inner(String);
-impl fmt::Display for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+
+/// The inner end. As text, `ns-5ca1ab 172.16.0.2/30 172.16.0.1`, and the same of IPv6 if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inner {
+    link: String,
+    v4: Side,
+    v6: Option<Side>,
 }
-impl FromStr for Inner {
-    type Err = crate::Error;
-    fn from_str(s: &str) -> Result<Self> {
-        Ok(Self(s.into()))
-    }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Side {
+    addr: IpNet,
+    gateway: IpAddr,
 }
-impl Inner {
-    pub fn configure(&self) -> Result<()> {
-        todo!()
-    }
-}
+
 impl Uplink {
-    pub fn create(_into: BorrowedFd<'_>, _denied: &[IpAddr]) -> Result<Self> {
-        todo!()
+    /// From the calling thread's namespace into another, which may reach neither an address of this host nor the `denied` networks. IPv6 goes
+    /// through where this host has an address of it. Needs CAP_NET_ADMIN over both, and root where another user owns /proc/sys.
+    pub fn create(into: BorrowedFd<'_>, denied: &[IpNet]) -> Result<Self> {
+        let _lock = lock()?;
+        let (v4, v6) = Pair::free()?;
+        let side = |pair: Pair| Side { addr: pair.inner, gateway: pair.outer.addr };
+        let [a, b, c] = address::random()?;
+        let uplink = Inner { link: format!("{PREFIX}{a:02x}{b:02x}{c:02x}"), v4: side(v4), v6: v6.map(side) };
+        link::add_veth(&uplink.link, &uplink.link, into)?;
+        // From here on there is something to undo.
+        let made = uplink.connect(&[Some(v4), v6], denied);
+        if made.is_err() {
+            let _ = undo(&uplink.link);
+        }
+        made.map(|()| Self(uplink))
     }
-    pub fn inner(&self) -> &Inner {
+
+    /// For the inner namespace.
+    pub const fn inner(&self) -> &Inner {
         &self.0
     }
+
+    /// Removes the link and everything that was changed for it, in the namespace it was made in. CAP_NET_ADMIN is enough.
     pub fn remove(self) -> Result<()> {
-        todo!()
+        let uplink = std::mem::ManuallyDrop::new(self);
+        let _lock = lock()?;
+        undo(&uplink.0.link)
     }
 }
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        let _ = lock().and_then(|_lock| undo(&self.0.link));
+    }
+}
+
+/// Undoes what dead uplinks left in the calling thread's namespace. Nothing is done, and nothing is wrong, where the caller may not.
 pub fn sweep() -> Result<()> {
-    Ok(())
+    let tables = match query::tables() {
+        Ok(tables) => tables,
+        // Without CAP_NET_ADMIN, or on a kernel without nf_tables.
+        Err(refusal) if matches!(refusal.errno, Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => return Ok(()),
+        Err(refusal) => return Err(refusal.into_error("list tables")),
+    };
+    if !tables.iter().any(|table| table.family == Family::Inet && is_ours(&table.name)) {
+        return Ok(());
+    }
+    let _lock = lock()?;
+    let links = link::names()?;
+    all(journals()?.into_iter().filter(|(link, _)| !links.contains(link)).map(|(link, _)| undo(&link)))
+}
+
+impl Inner {
+    /// Addresses, link and default routes, in the calling thread's namespace, which must be the one the uplink was made for.
+    pub fn configure(&self) -> Result<()> {
+        link::up(&self.link)?;
+        for side in [Some(self.v4), self.v6].into_iter().flatten() {
+            link::add_address(&self.link, side.addr)?;
+            link::add_default_route(&self.link, Some(side.gateway))?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self, pairs: &[Option<Pair>], denied: &[IpNet]) -> Result<()> {
+        // Also those of the dead: what they found is what was.
+        let mut journal = Journal::default();
+        journals()?.into_iter().for_each(|(_, older)| journal.merge(older));
+        journal.merge(Journal::of_switching_on(self.v6.is_some())?);
+        self.table(denied, &journal).load()?;
+        journal.apply()?;
+        foreign::admit(&self.link)?;
+        for pair in pairs.iter().flatten() {
+            link::add_address(&self.link, pair.outer)?;
+        }
+        link::up(&self.link)
+    }
+
+    fn table(&self, denied: &[IpNet], journal: &Journal) -> Ruleset {
+        use Match::{Established, From, Icmpv6, In, Out, To, ToLocal};
+        let rule = |matches: Vec<Match>, verdict| Rule { matches, verdict, comment: None };
+        let from = || In(self.link.clone());
+        let to = || Out(self.link.clone());
+        let neighbour = || NEIGHBOUR.map(|kind| rule(vec![from(), Icmpv6(kind)], Verdict::Accept));
+        let journaled = |piece| Rule { comment: Some(format!("{JOURNAL} {piece}")), ..rule(vec![from()], Verdict::Drop) };
+        let masqueraded =
+            [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(vec![From(side.addr.addr.into())], Verdict::Masquerade));
+        let returning = [rule(vec![to(), Established], Verdict::Accept), rule(vec![to()], Verdict::Drop)];
+        let chain = |kind, hook, priority, rules| Chain { name: format!("{hook}"), kind, hook, priority, policy: Policy::Accept, rules };
+        let pieces = journal.pieces(COMMENT_MAX - JOURNAL.len() - 1);
+        let chains = vec![
+            // Before anyone's DNAT can turn an address of the host (a published port) into one that is forwarded to.
+            chain(
+                Kind::Filter,
+                Hook::Prerouting,
+                NAT_DST - 10,
+                neighbour().into_iter().chain([rule(vec![from(), ToLocal], Verdict::Drop)]).collect(),
+            ),
+            chain(Kind::Filter, Hook::Input, -10, neighbour().into_iter().chain(pieces.into_iter().map(journaled)).collect()),
+            chain(
+                Kind::Filter,
+                Hook::Forward,
+                -10,
+                denied.iter().map(|net| rule(vec![from(), To(*net)], Verdict::Drop)).chain(returning).collect(),
+            ),
+            chain(Kind::Nat, Hook::Postrouting, NAT_SRC, masqueraded.collect()),
+        ];
+        Ruleset { tables: vec![Table { family: Family::Inet, name: self.link.clone(), comment: None, chains }] }
+    }
+}
+
+/// In this order: no moment in which the link is there without the rules that guard the host, and none without the record of what is left to undo.
+fn undo(link: &str) -> Result<()> {
+    link::remove(link).or_else(unless(Errno::ENODEV))?;
+    let dismissed = foreign::dismiss(link);
+    let links = link::names()?;
+    let (mut own, mut kept) = (Journal::default(), Journal::default());
+    for (other, journal) in journals()? {
+        match () {
+            () if other == link => own = journal,
+            () if links.contains(&other) => kept.merge(journal),
+            () => {}
+        }
+    }
+    all([dismissed, own.restore(&kept)])?;
+    foreign::delete_table(link)
+}
+
+/// Every uplink's table and what it has recorded.
+fn journals() -> Result<Vec<(String, Journal)>> {
+    let rules = query::rules().map_err(|refusal| refusal.into_error("list rules"))?;
+    let mut journals: Vec<(String, Journal)> = Vec::new();
+    for rule in rules.into_iter().filter(|rule| rule.family == Family::Inet && is_ours(&rule.table)) {
+        let Some(piece) = rule.comment.as_deref().and_then(|comment| comment.strip_prefix(JOURNAL)) else { continue };
+        match journals.iter_mut().find(|(link, _)| *link == rule.table) {
+            Some((_, journal)) => journal.parse(piece),
+            None => {
+                let mut journal = Journal::default();
+                journal.parse(piece);
+                journals.push((rule.table, journal));
+            }
+        }
+    }
+    Ok(journals)
+}
+
+/// Whether a link or table is called as ours are.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == DIGITS && rest.bytes().all(|octet| octet.is_ascii_hexdigit()))
+}
+
+/// One uplink of this namespace is changed at a time. The file is not read: it is the network namespace's own, nobody without CAP_NET_ADMIN can open
+/// and thus hold it (mode 0600), it leaves nothing on a disk, and the lock ends with its holder.
+fn lock() -> Result<Flock<File>> {
+    let path = Path::new("/proc/sys/net/ipv4/tcp_fastopen_key");
+    let action = || format!("lock {}", path.display());
+    let file = File::open(path).context(action)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(action)
+}
+
+/// Everything is done, and what went wrong is told together.
+fn all(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let join = |first: Error, next: Error| Error { action: format!("{first}; {}", next.action), source: next.source };
+    results.into_iter().filter_map(Result::err).reduce(join).map_or(Ok(()), Err)
+}
+
+/// `errno` says that it is done already.
+fn unless(errno: Errno) -> impl Fn(Error) -> Result<()> {
+    move |error| if error.source == errno { Ok(()) } else { Err(error) }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.link)?;
+        [Some(self.v4), self.v6].into_iter().flatten().try_for_each(|side| write!(f, " {} {}", side.addr, side.gateway))
+    }
+}
+
+impl FromStr for Inner {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || Error { action: format!("read the inner end of an uplink from {text:?}"), source: Errno::EINVAL };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let side = |addr: &str, gateway: &str| Some(Side { addr: addr.parse().ok()?, gateway: gateway.parse().ok()? });
+        let (link, v4, v6) = match words[..] {
+            [link, addr, gateway] => (link, side(addr, gateway), None),
+            [link, addr, gateway, addr6, gateway6] => (link, side(addr, gateway), Some(side(addr6, gateway6).ok_or_else(refused)?)),
+            _ => return Err(refused()),
+        };
+        Ok(Self { link: link.to_owned(), v4: v4.ok_or_else(refused)?, v6 })
+    }
 }

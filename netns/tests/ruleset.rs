@@ -57,6 +57,8 @@ fn every_match_and_verdict_is_what_nft_lists() {
         vec![Match::From(net("2001:db8::7", 128))],
         vec![Match::In("machine".into()), Match::Established],
         vec![Match::Out("machine".into())],
+        vec![Match::In("machine".into()), Match::Icmpv6(135)],
+        vec![Match::Icmpv6(136)],
         vec![],
     ];
     let verdicts = [Verdict::Accept, Verdict::Drop, Verdict::Reject];
