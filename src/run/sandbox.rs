@@ -3,13 +3,14 @@
 use std::os::fd::AsFd;
 
 use netns::{
+    link::IpNet,
     spawn::{self, Child, Ids, Namespaces},
     uplink::Uplink,
     userns::{self, Gate},
 };
 use nix::sys::prctl;
 
-use crate::proxy::tls::Authority;
+use crate::{proxy::tls::Authority, upstream};
 
 use super::{
     RunError, init,
@@ -43,7 +44,8 @@ impl Sandbox {
     /// Plugs the namespace into the host and keeps only what the undo needs (CAP_NET_ADMIN).
     pub fn connect(&mut self, plan: &Plan, listening: &Listening) -> Result<Option<String>, RunError> {
         if plan.egress == Egress::Veth {
-            self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &[])?);
+            let denied = upstream::forbidden_networks().into_iter().map(|(addr, prefix)| IpNet { addr, prefix });
+            self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &denied.collect::<Vec<_>>())?);
         }
         Ok(self.uplink.as_ref().map(|uplink| uplink.inner().to_string()))
     }

@@ -63,6 +63,14 @@ pub fn never(ip: IpAddr) -> bool {
     spellings(ip).any(|ip| METADATA.contains(&ip) || reserved(ip))
 }
 
+/// The same for a router: networks, as address and prefix length, that a namespace with an uplink of its own may not be routed to.
+pub fn networks() -> Vec<(IpAddr, u8)> {
+    let single = METADATA.into_iter().map(|ip| (ip, if ip.is_ipv4() { 32 } else { 128 }));
+    // Link-local: RFC 3927 §2.1, RFC 4291 §2.5.6.
+    let link_local = [(Ipv4Addr::new(169, 254, 0, 0).into(), 16), (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10)];
+    single.chain(link_local).collect()
+}
+
 /// Loopback, or one of the host's `own` addresses.
 pub fn is_host(ip: IpAddr, own: &[IpAddr]) -> bool {
     spellings(ip).any(|ip| ip.is_loopback() || own.contains(&ip))

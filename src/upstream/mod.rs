@@ -11,8 +11,8 @@ mod roots;
 mod tests;
 mod tls;
 
-pub use self::roots::check as check_roots;
 pub use self::{connection::ResponseBody, error::UpstreamError, roots::RootsError, tls::BadCertificate};
+pub use self::{forbidden::networks as forbidden_networks, roots::check as check_roots};
 
 use self::{
     connect::Dialer,
