@@ -1,4 +1,5 @@
 //! Rules as the kernel has them, listed by nft(8), against rules as they are printed here.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 
