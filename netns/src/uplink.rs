@@ -16,7 +16,7 @@ use nix::{
 use crate::{
     error::{Context, Error, Result},
     link::{self, IpNet},
-    nft::query,
+    nft::{self, query},
     ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, Policy, Rule, Ruleset, Table, Verdict},
 };
 
@@ -56,7 +56,7 @@ struct Side {
 
 impl Uplink {
     /// From the calling thread's namespace into another, which may reach neither an address of this host nor the `denied` networks. IPv6 goes
-    /// through where this host has an address of it. Needs CAP_NET_ADMIN over both, and root where another user owns /proc/sys.
+    /// through where this host has an address of it. Needs CAP_NET_ADMIN over both.
     pub fn create(into: BorrowedFd<'_>, denied: &[IpNet]) -> Result<Self> {
         let _lock = lock()?;
         let (v4, v6) = Pair::free()?;
@@ -179,7 +179,7 @@ fn undo(link: &str) -> Result<()> {
         }
     }
     all([dismissed, own.restore(&kept)])?;
-    foreign::delete_table(link)
+    nft::transact(vec![nft::delete_table(Family::Inet, link)]).or_else(unless(Errno::ENOENT))
 }
 
 /// Every uplink's table and what it has recorded.

@@ -1,6 +1,5 @@
 //! Rules as the kernel has them, listed by nft(8), against rules as they are printed here.
-// Helpers of tests may panic as the tests themselves do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 
@@ -80,12 +79,21 @@ fn every_match_and_verdict_is_what_nft_lists() {
         policy: Policy::Drop,
         rules: rules.chain([tagged]).collect(),
     };
+    let early =
+        |hook, priority| Chain { name: format!("early_{hook}"), kind: Kind::Filter, hook, priority, policy: Policy::Accept, rules: vec![] };
     agree(&Ruleset {
         tables: vec![Table {
             family: Family::Inet,
             name: "all".into(),
             comment: Some("net.ipv4.ip_forward=0".into()),
-            chains: vec![filter, nat(Hook::Output, NAT_DST, Verdict::Redirect(61443)), nat(Hook::Postrouting, 100, Verdict::Masquerade)],
+            chains: vec![
+                early(Hook::Prerouting, NAT_DST - 10),
+                early(Hook::Forward, FILTER - 10),
+                early(Hook::Input, FILTER + 11),
+                filter,
+                nat(Hook::Output, NAT_DST, Verdict::Redirect(61443)),
+                nat(Hook::Postrouting, 100, Verdict::Masquerade),
+            ],
         }],
     });
 }

@@ -12,7 +12,7 @@ use crate::{
         self,
         query::{self, ChainInfo, RuleInfo},
     },
-    ruleset::{Family, Match, Rule, Verdict},
+    ruleset::{Match, Rule, Verdict},
 };
 
 /// NF_INET_FORWARD of linux/netfilter.h.
@@ -59,9 +59,4 @@ fn delete(rule: RuleInfo) -> nft::Step {
     let what = format!("delete the rule with handle {handle} of table {family} {table}, chain {chain}");
     let attributes = vec![RuleAttribute::Table(table), RuleAttribute::Chain(chain), RuleAttribute::Handle(handle)];
     (nft::message(family, NfTablesMessage::DeleteRule(RuleMessage { attributes })), 0, what)
-}
-
-/// The table of `link`, whatever its family.
-pub(super) fn delete_table(link: &str) -> Result<()> {
-    nft::transact(vec![nft::delete_table(Family::Inet, link)]).or_else(super::unless(Errno::ENOENT))
 }

@@ -57,7 +57,7 @@ impl Journal {
         super::all(written)
     }
 
-    /// Both; of two values of one path its own is right: it is the older one.
+    /// Both; of two values for one path the own is right, being the older.
     pub fn merge(&mut self, newer: Self) {
         let new: Vec<_> = newer.0.into_iter().filter(|(path, _)| !self.names(path)).collect();
         self.0.extend(new);
