@@ -127,7 +127,7 @@ fn what_this_command_does_not_do_here() {
         "authsome log --json shows the runs that are recorded",
     );
     told(
-        RunError::RuleUnsupported("icmp://*".into()).into(),
+        RunError::RuleUnsupported("icmp://*".into()),
         "UsageError",
         2,
         "rule `icmp://*`: udp and icmp rules need a run that carries them; where there are rules only TCP and DNS pass",
