@@ -235,12 +235,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = load(
-            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\n",
+            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\n",
             &[],
         )
         .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((config.mode, config.egress, config.audit_required), (Mode::Transparent, EgressChoice::Relay, true));
         assert_eq!(config.passthrough[0].to_string(), "pinned.acme.test");
+        assert_eq!(config.policy.to_string(), "allow      *.acme.test\ndeny       DELETE *\n");
         assert!(matches!(config.key, KeySource::Passphrase));
     }
 

@@ -798,3 +798,17 @@ async fn what_is_not_https_is_denied_by_its_address() {
     }
     assert!(proxy.records(3).await.iter().all(|record| record["decision"] == "denied"));
 }
+
+#[tokio::test]
+async fn hesitation_evades_no_rule() {
+    let ca = Ca::new();
+    let addr = tcp_server(|mut stream| async move { drop(stream.write_all(b"200 OK").await) }).await;
+    for deny in ["http://*", "DELETE http://*"] {
+        let proxy = Proxy::with(addr, &ca, Setup { deny: &[deny], ..Setup::default() }).await;
+        let mut stream = proxy.tcp().await;
+        stream.write_all(b"DELET").await.unwrap();
+        let error = stream.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{deny}");
+        assert!(proxy.said()[0].starts_with("127.0.0.1: "), "{:?}", proxy.said());
+    }
+}

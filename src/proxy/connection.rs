@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     Context,
-    detect::{DetectError, Detected, Detection, Hello, detect},
+    detect::{self, DetectError, Detected, Detection, Hello, detect},
     gate,
     http::{self, Rules},
     notice, opaque, tls,
@@ -113,11 +113,15 @@ impl Connection {
             Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.original.port() },
             Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
         };
+        let ip = self.original.ip();
         let decision = match &detected {
-            Detected::Tls(_) => gate::named(&self.context, &target, self.original.ip()),
-            Detected::TlsNoName => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Https),
-            Detected::Http => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Http),
-            Detected::Opaque => gate::addressed(&self.context, &target, self.original.ip(), Protocol::Tcp),
+            Detected::Tls(_) => gate::named(&self.context, &target, ip),
+            Detected::TlsNoName => gate::addressed(&self.context, &target, ip, Protocol::Https),
+            Detected::Http => gate::addressed(&self.context, &target, ip, Protocol::Http),
+            Detected::Opaque => match detect::perhaps(&seen).map(|protocol| gate::addressed(&self.context, &target, ip, protocol)) {
+                Some(decision @ (Decision::Deny(_) | Decision::Inspect)) => decision,
+                _ => gate::addressed(&self.context, &target, ip, Protocol::Tcp),
+            },
         };
         match (detected, decision) {
             (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
@@ -196,12 +200,14 @@ impl Connection {
     }
 
     fn deny(self, protocol: &'static str, target: Target, Deny::Policy(reason): Deny) {
+        self.context.notices.denied(&target.host, &reason);
         self.begin(protocol, target).verdict(Verdict::Denied, reason);
         opaque::reset(self.client);
     }
 
     async fn deny_http(mut self, target: Target, Deny::Policy(reason): Deny) {
         let answer = format!("{DENIED}content-length: {}\r\n\r\nauthsome: {reason}\n", reason.len() + "authsome: \n".len());
+        self.context.notices.denied(&target.host, &reason);
         let mut guard = self.begin("http", target);
         guard.verdict(Verdict::Denied, reason);
         guard.status(403);

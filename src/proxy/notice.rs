@@ -18,6 +18,7 @@ enum Topic {
     Rejected,
     Placeholder,
     Upstream,
+    Denied,
 }
 
 /// Says each thing once per host, if the verbosity lets it.
@@ -64,6 +65,11 @@ impl Notices {
 
     pub fn placeholder(&self, host: &Host) {
         self.say(1, Topic::Placeholder, host, || format!("placeholder sent to {host}: no connected provider claims it"));
+    }
+
+    /// A rule of the user's forbids it, or none allows it.
+    pub fn denied(&self, host: &Host, reason: &str) {
+        self.say(1, Topic::Denied, host, || format!("{host}: {reason}"));
     }
 
     /// The upstream's certificate does not verify, or the like.

@@ -523,6 +523,22 @@ mod tests {
         assert_eq!(deny.request(asked, &Method::GET, "/v1/administrator/y"), Ruling::Allow(None));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_encoding_hides_a_path(layers in proptest::collection::vec(0..3usize, 11)) {
+            let encoded: String = "/v1/admin/x".chars().zip(&layers).map(|(c, layer)| match layer {
+                0 => c.to_string(),
+                1 => format!("%{:02x}", c as u32),
+                _ => format!("%25{:02X}", c as u32),
+            }).collect();
+            let target = target("api.acme.test", 443);
+            let asked = Asked { target: &target, addr: None, protocol: Protocol::Https, claims: &[] };
+            let ruling = |policy: Policy| policy.request(asked, &Method::GET, &encoded);
+            proptest::prop_assert!(matches!(ruling(policy(&[], &["*/v1/admin/**"])), Ruling::Deny(_)));
+            proptest::prop_assert!(matches!(ruling(policy(&["*/v1/*", "*/v1/[!a]*/**"], &[])), Ruling::Deny(_)));
+        }
+    }
+
     #[test]
     fn rules_on_addresses_hold_for_names_too() {
         let target = target("other.test", 443);

@@ -1,5 +1,6 @@
 //! The full text of every mapping.
 use super::*;
+use crate::route::policy::Rule;
 use std::{io::ErrorKind, path::Path};
 
 fn acme() -> ProviderName {
@@ -110,7 +111,28 @@ fn what_this_command_does_not_do_here() {
         "this is inside a run: the vault is out of reach here",
         "programs use credentials without having them; call authsome outside of run 4f1c",
     );
-    told(Failure::NotInThisVersion("--policy"), "UsageError", 2, "--policy is not in this version", "leave --policy out");
+    told(Failure::NotInThisVersion("--upstream"), "UsageError", 2, "--upstream is not in this version", "leave --upstream out");
+    told(
+        Failure::Policy { path: "/p".into(), source: PolicyError::Rule("get x".parse::<Rule>().unwrap_err()) },
+        "PolicyError",
+        2,
+        "/p: rule `get x`: `get` is no method; a rule is `[METHOD[,METHOD] ][PROTOCOL://]HOST[:PORT][/PATH]` or `provider:NAME`",
+        "the format is TOML: allow = [\"RULE\"] and deny = [\"RULE\"]",
+    );
+    told(
+        Failure::UnknownRun("4f1c".into()),
+        "RunNotFoundError",
+        1,
+        "no record of a run `4f1c`",
+        "authsome log --json shows the runs that are recorded",
+    );
+    told(
+        RunError::RuleUnsupported("icmp://*".into()),
+        "UsageError",
+        2,
+        "rule `icmp://*`: udp and icmp rules need a run that carries them; where there are rules only TCP and DNS pass",
+        "leave that rule out, or run without rules",
+    );
     told(
         Failure::NotInThisVersion("run without --transparent"),
         "UsageError",

@@ -4,6 +4,8 @@ use std::{io, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::route::policy::Protocol;
+
 mod hello;
 mod request;
 
@@ -25,6 +27,16 @@ pub enum Detected {
 pub struct Detection {
     pub detected: Detected,
     pub seen: Vec<u8>,
+}
+
+/// What bytes that were too slow to tell may still turn out to be, so that no rule is evaded by hesitation.
+pub fn perhaps(seen: &[u8]) -> Option<Protocol> {
+    match hello::starts(seen) {
+        _ if seen.is_empty() => None,
+        None => Some(Protocol::Https),
+        Some(false) if request::detect(seen).is_none() => Some(Protocol::Http),
+        Some(_) => None,
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -89,6 +89,7 @@ fn check_policy(session: &Session, exchange: &Exchange, parts: &Parts) -> Result
     let (method, path) = (upgrade::method(parts), parts.uri.path());
     let addr = destination.addr.map(|addr| addr.ip());
     let Some(denial) = gate::request(&session.context, &destination.target, addr, method, path) else { return Ok(()) };
+    session.context.notices.denied(&destination.target.host, &denial.to_string());
     exchange.record(|guard| guard.verdict(Verdict::Denied, denial.to_string()));
     let message = format!("{method} {}{path}: {denial}", destination.target.host);
     Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message, hint: denial.hint() })
