@@ -15,12 +15,17 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::net::if_::if_nametoindex;
+use nix::{errno::Errno, net::if_::if_nametoindex, poll::PollTimeout};
 
 use crate::{
     error::{Context, Error, Result},
     netlink::{Netlink, Refusal},
 };
+
+/// Multicast group of IPv6 routes, linux/rtnetlink.h.
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+/// How long nothing at all may happen to the routes while one is awaited, in milliseconds. It takes one pass of the kernel's work queue.
+const SILENCE: u16 = 5_000;
 
 /// An address with its prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +49,8 @@ pub fn up(link: &str) -> Result<()> {
     change(RouteNetlinkMessage::SetLink(message), 0, action)
 }
 
-/// `ip addr add NET dev LINK` (IPv6 without duplicate address detection, so that it can be used at once).
+/// `ip addr add NET dev LINK` (IPv6 without duplicate address detection). On return the address can be used: the kernel makes the local route of
+/// an IPv6 address only after it has acknowledged the address, and until then a connection to it fails with ENETUNREACH.
 pub fn add_address(link: &str, net: IpNet) -> Result<()> {
     let action = || format!("add address {net} to {link}");
     let mut message = AddressMessage::default();
@@ -56,7 +62,34 @@ pub fn add_address(link: &str, net: IpNet) -> Result<()> {
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action)
+    let add = || change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, action);
+    if net.is_v6() { until_local(net.addr, add, action) } else { add() }
+}
+
+/// Does `add` and waits for what makes `addr` local.
+fn until_local(addr: IpAddr, add: impl FnOnce() -> Result<()>, action: impl Fn() -> String + Copy) -> Result<()> {
+    let failed = |refusal: Refusal| refusal.into_error(action());
+    let mut routes = Netlink::open(NETLINK_ROUTE).map_err(failed)?;
+    routes.watch(RTNLGRP_IPV6_ROUTE).map_err(failed)?;
+    add()?;
+    while !is_local(addr).map_err(failed)? {
+        routes.changed(PollTimeout::from(SILENCE)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Whether packets to `addr` stay in this namespace.
+fn is_local(addr: IpAddr) -> std::result::Result<bool, Refusal> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = family(addr.is_ipv6());
+    request.header.destination_prefix_length = IpNet::from(addr).prefix;
+    request.attributes = vec![RouteAttribute::Destination(route_address(addr))];
+    match Netlink::open(NETLINK_ROUTE)?.ask(RouteNetlinkMessage::GetRoute(request)) {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(route.header.kind == RouteType::Local),
+        Ok(_) => Err(Errno::EBADMSG.into()),
+        Err(Refusal { errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH, .. }) => Ok(false),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// `ip route add default [via GATEWAY] dev LINK` for the family of `gateway`, or for both families when there is none.
@@ -170,8 +203,12 @@ impl IpNet {
     /// The same network with every host bit cleared.
     pub fn network(&self) -> Self {
         let addr = match self.addr {
-            IpAddr::V4(addr) => IpAddr::V4((addr.to_bits() & u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)).into()),
-            IpAddr::V6(addr) => IpAddr::V6((addr.to_bits() & u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)).into()),
+            IpAddr::V4(addr) => {
+                IpAddr::V4((addr.to_bits() & u32::MAX.checked_shl(32_u32.saturating_sub(self.prefix.into())).unwrap_or(0)).into())
+            }
+            IpAddr::V6(addr) => {
+                IpAddr::V6((addr.to_bits() & u128::MAX.checked_shl(128_u32.saturating_sub(self.prefix.into())).unwrap_or(0)).into())
+            }
         };
         Self { addr, prefix: self.prefix }
     }

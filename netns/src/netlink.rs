@@ -6,7 +6,11 @@ use netlink_packet_core::{
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_sys::Socket;
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use std::os::fd::AsFd;
 
 use crate::error::Error;
 
@@ -74,6 +78,38 @@ impl Netlink {
             if let Some(found) = self.dump_parts()? {
                 return Ok(found);
             }
+        }
+    }
+
+    /// The one object that a request is about.
+    pub fn ask<M: NetlinkSerializable + NetlinkDeserializable>(&self, request: M) -> Result<M, Refusal> {
+        self.send(vec![(request, 0)])?;
+        let answer = NetlinkMessage::<M>::deserialize(&self.receive()?).map_err(|_| Errno::EBADMSG)?;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(inner) => Ok(inner),
+            NetlinkPayload::Error(error) => Err(Errno::from_raw(-error.raw_code()).into()),
+            _ => Err(Errno::EBADMSG.into()),
+        }
+    }
+
+    /// From now on this socket has something to read whenever an object of `group` changes.
+    pub fn watch(&mut self, group: u32) -> Result<(), Refusal> {
+        self.0.bind_auto()?;
+        Ok(self.0.add_membership(group)?)
+    }
+
+    /// Returns once something of the watched group has changed since the last call; ETIMEDOUT after `timeout`. What changed is not told.
+    pub fn changed(&self, timeout: PollTimeout) -> Result<(), Refusal> {
+        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(Errno::ETIMEDOUT.into()),
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+        match self.receive() {
+            // More changed than the socket holds: that something did is all that is asked here.
+            Err(Refusal { errno: Errno::ENOBUFS, .. }) => Ok(()),
+            received => received.map(|_| ()),
         }
     }
 
