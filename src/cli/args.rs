@@ -1,5 +1,5 @@
 //! The command line, as clap reads it.
-use super::{completions, connections, demo, doctor, export, inspect, list, log, login, logout, provider, run};
+use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, provider, run};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -49,6 +49,8 @@ pub enum Command {
     Provider(provider::Provider),
     #[command(subcommand)]
     Connections(connections::Connections),
+    #[command(subcommand)]
+    Ca(ca::Ca),
     Log(log::Log),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),

@@ -5,7 +5,7 @@ use crate::{
     demo::DemoError,
     login::LoginError,
     provider::{ProviderError, ProviderName, Source},
-    run::RunError,
+    run::{RunError, ca::CaError},
     vault::{ConnectionName, VaultError},
 };
 use netns::userns::Gate;
@@ -74,6 +74,11 @@ pub enum Failure {
     InsideRun(Option<String>),
     #[error("{0} is not in this version")]
     NotInThisVersion(&'static str),
+    /// A flag that means nothing where the program is not in a namespace.
+    #[error("{0} needs --transparent")]
+    NeedsTransparent(&'static str),
+    #[error(transparent)]
+    Ca(#[from] CaError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot {action} {}: {source}", path.display())]
@@ -146,7 +151,8 @@ impl Failure {
                 let hint = format!("programs use credentials without having them; call authsome outside of {run}");
                 ("OperationNotAllowedError", PROVIDER, hint)
             }
-            Self::NotInThisVersion("run without --transparent") => {
+            Self::Ca(error) => ca(error),
+            Self::NeedsTransparent(_) => {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
             }
             Self::NotInThisVersion(flag) => ("UsageError", USAGE, format!("leave {flag} out")),
@@ -260,6 +266,7 @@ fn login(error: &LoginError) -> (&'static str, u8, String) {
 fn run(error: &RunError) -> (&'static str, u8, String) {
     match error {
         RunError::Vault(error) => vault(error),
+        RunError::Ca(error) => ca(error),
         RunError::Provider(error) => provider(error),
         RunError::Gate(error) => gate(error),
         RunError::Nested => Failure::InsideRun(None).classify(),
@@ -287,6 +294,17 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         }
         RunError::Audit { .. } => ("AuditError", UNEXPECTED, "a run without its trail is not started; check who owns the file".to_owned()),
         _ => ("PlatformError", PLATFORM, "authsome doctor".to_owned()),
+    }
+}
+
+fn ca(error: &CaError) -> (&'static str, u8, String) {
+    match error {
+        CaError::File(error) => vault(error),
+        CaError::Foreign { .. } | CaError::NoKey { .. } | CaError::Key { .. } => {
+            let hint = "bring both files of the authority back from a backup, or move them away for a new one".to_owned();
+            ("CaError", UNEXPECTED, hint)
+        }
+        CaError::Make(_) => ("CaError", UNEXPECTED, "authsome doctor".to_owned()),
     }
 }
 

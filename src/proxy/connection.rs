@@ -1,6 +1,11 @@
 //! One connection: what it speaks, where it goes, what becomes of it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,24 +46,42 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: Arc<Context>) {
     // Without it a relayed keystroke waits for the answer to the one before (RFC 9293 §3.7.4).
     drop(client.set_nodelay(true));
-    let connection = Connection { client, server: None, original, context };
+    serve(Connection { client, server: None, way: Way::Address(original), context }).await;
+}
+
+/// Serves what comes through a tunnel that the client asked an explicit proxy for. `trusted`: whether the client is of this run; for
+/// anybody else nothing is opened.
+pub async fn serve_tunnel(client: TcpStream, asked: Target, trusted: bool, context: Arc<Context>) {
+    drop(client.set_nodelay(true));
+    serve(Connection { client, server: None, way: Way::Tunnel { asked, trusted }, context }).await;
+}
+
+async fn serve(connection: Connection) {
     if let Some((connection, detection)) = connection.detect().await {
         connection.decide(detection).await;
     }
+}
+
+/// How the client said where it wants to go.
+enum Way {
+    /// By the address it connected to, before the redirect.
+    Address(SocketAddr),
+    /// By name, in a CONNECT request (RFC 9110 §9.3.6). The name is looked up on this side.
+    Tunnel { asked: Target, trusted: bool },
 }
 
 struct Connection {
     client: TcpStream,
     /// Dialled already, if the client was silent at first.
     server: Option<TcpStream>,
-    original: SocketAddr,
+    way: Way,
     context: Arc<Context>,
 }
 
 impl Connection {
     /// `None`: over, and audited if anything was to be said about it.
     async fn detect(mut self) -> Option<(Self, Detection)> {
-        let patience = if CLIENT_FIRST.contains(&self.original.port()) { SILENCE_HTTP } else { SILENCE };
+        let patience = if CLIENT_FIRST.contains(&self.port()) { SILENCE_HTTP } else { SILENCE };
         let speaks = match tokio::time::timeout(patience, self.client.peek(&mut [0])).await {
             Ok(peeked) => peeked.map(|_| Speaks::Client),
             Err(_) => {
@@ -106,10 +129,18 @@ impl Connection {
 
     async fn decide(self, Detection { detected, seen }: Detection) {
         let target = match &detected {
-            Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.original.port() },
+            Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.port() },
             Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
         };
         let decision = self.context.routes.decide(&target);
+        let decision = match self.barred(&target, decision) {
+            Ok(decision) => decision,
+            Err(Barred::Relay(reason)) => {
+                let target = self.address_target();
+                return self.relay(label(&detected), target, &seen, reason).await;
+            }
+            Err(Barred::Refuse(reason)) => return self.refuse(target, reason),
+        };
         match (detected, decision) {
             (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
             (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
@@ -135,6 +166,34 @@ impl Connection {
         }
     }
 
+    /// Of what a tunnel carries nothing is opened but this run's own TLS to the very host that the tunnel was asked for.
+    fn barred(&self, target: &Target, decision: Decision) -> Result<Decision, Barred> {
+        let Way::Tunnel { asked, trusted } = &self.way else { return Ok(decision) };
+        let asked_for = self.context.routes.decide(asked);
+        let opens = |decision: &Decision| matches!(decision, Decision::Inject(_) | Decision::Inspect);
+        match (asked == target, &asked_for, &decision) {
+            // What either name forbids is forbidden.
+            (_, denied @ Decision::Deny(_), _) => Ok(denied.clone()),
+            (_, _, Decision::Deny(_)) => Ok(decision),
+            (_, Decision::Inspect, _) | (_, _, Decision::Inspect) if !trusted => Ok(Decision::Deny(uninspectable())),
+            (true, _, Decision::Inject(_)) if !trusted => Err(Barred::Relay("the client is not of this run; forwarded unchanged")),
+            (true, ..) => Ok(decision),
+            // A client that looks names up itself asks for an address.
+            (false, _, Decision::Inject(_)) if matches!(asked.host, Host::Ip(_)) => {
+                Err(Barred::Relay("the tunnel was asked for by address, not by name; not injected"))
+            }
+            (false, ..) if *trusted && (opens(&asked_for) || opens(&decision)) => Err(Barred::Refuse("authority-mismatch")),
+            (false, ..) => Err(Barred::Relay("the tunnel was asked for another host; forwarded unchanged")),
+        }
+    }
+
+    fn refuse(self, target: Target, reason: &'static str) {
+        let mut guard = self.begin("tls", target.clone());
+        guard.verdict(Verdict::Refused, reason);
+        guard.blame(Blame::Downstream, format!("the tunnel is for {}, but its TLS is for {target}", self.address_target()));
+        opaque::reset(self.client);
+    }
+
     async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
         let (Host::Name(name), true) = (target.host.clone(), hello.speaks_http()) else {
             return match rules {
@@ -143,8 +202,8 @@ impl Connection {
             };
         };
         drop(seen);
+        let destination = Destination { target, addr: self.addr() };
         drop(self.server);
-        let destination = Destination { target, addr: Some(self.original) };
         // On the heap, since it is many times larger than what a relayed connection needs.
         Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
@@ -168,7 +227,11 @@ impl Connection {
         if self.server.is_some() {
             return Some(self);
         }
-        match self.context.upstream.dial(self.original).await {
+        let dialled = match &self.way {
+            Way::Address(addr) => self.context.upstream.dial(*addr).await,
+            Way::Tunnel { asked, .. } => self.context.upstream.dial_target(asked).await,
+        };
+        match dialled {
             Ok(server) => {
                 self.server = Some(server);
                 Some(self)
@@ -203,19 +266,42 @@ impl Connection {
     }
 
     fn begin(&self, protocol: &'static str, target: Target) -> Guard {
-        self.context.audit.begin(protocol, target, Some(self.original.ip()))
+        self.context.audit.begin(protocol, target, self.addr().map(|addr| addr.ip()))
     }
 
-    /// Where the connection goes by its address alone: the name the child was last told for it, or the address itself.
+    /// Where the connection goes by what was asked for alone: the name the child was last told for the address, or the address itself.
     fn address_target(&self) -> Target {
-        let ip = self.original.ip();
-        Target { host: self.context.names.name(ip).unwrap_or_else(|| ip.into()), port: self.original.port() }
+        let named = |ip: IpAddr| self.context.names.name(ip).unwrap_or_else(|| ip.into());
+        match &self.way {
+            Way::Address(addr) => Target { host: named(addr.ip()), port: addr.port() },
+            Way::Tunnel { asked, .. } => asked.clone(),
+        }
+    }
+
+    fn addr(&self) -> Option<SocketAddr> {
+        match self.way {
+            Way::Address(addr) => Some(addr),
+            Way::Tunnel { .. } => None,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match &self.way {
+            Way::Address(addr) => addr.port(),
+            Way::Tunnel { asked, .. } => asked.port,
+        }
     }
 }
 
 /// A rule on method or path cannot be checked where there is no HTTPS to a named host, so nothing passes.
 fn uninspectable() -> Deny {
     Deny::Policy("a rule on this host's methods or paths allows only HTTPS to it".to_owned())
+}
+
+/// Why a decision does not apply to a tunnel.
+enum Barred {
+    Relay(&'static str),
+    Refuse(&'static str),
 }
 
 enum Speaks {

@@ -6,8 +6,12 @@ use crate::{audit, credential::Resolver, dns::Names, route::Table, upstream::Ups
 
 #[cfg(target_os = "linux")]
 mod accept;
+#[cfg(target_os = "linux")]
+pub mod caller;
 mod connection;
 pub mod detect;
+#[cfg(target_os = "linux")]
+pub mod explicit;
 pub mod http;
 mod notice;
 mod opaque;

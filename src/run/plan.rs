@@ -162,14 +162,14 @@ impl fmt::Display for Egress {
     }
 }
 
-fn run_id() -> io::Result<String> {
+pub(super) fn run_id() -> io::Result<String> {
     let mut bytes = [0; 6];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Every connected provider with its chosen connection; a name in `chosen` must exist.
-fn connected(home: &Path, config: &Config, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
+pub(super) fn connected(home: &Path, config: &Config, chosen: &[(ProviderName, ConnectionName)]) -> Result<Vec<Connected>, RunError> {
     let (vault, catalog) = (Vault::open(home, config.key.clone()), Catalog::open(home)?);
     let existing = vault.connections()?;
     if let Some((provider, connection)) = chosen.iter().find(|choice| !existing.contains(choice)) {
@@ -197,7 +197,16 @@ fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
 /// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
 fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
     let kept = env::vars_os().filter(|(name, value)| !mask::is_proxy_variable(name) && !survey.removes_variable(name, value));
-    let mut environment: BTreeMap<OsString, OsString> = kept.collect();
+    marked(kept.collect(), id, identity, connected)
+}
+
+/// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.
+pub(super) fn marked(
+    mut environment: BTreeMap<OsString, OsString>,
+    id: &str,
+    identity: &Identity,
+    connected: &[Connected],
+) -> BTreeMap<OsString, OsString> {
     let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
     if identity.groups.is_some() {
         for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {
