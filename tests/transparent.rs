@@ -14,6 +14,7 @@ mod cases {
     pub mod clients;
     pub mod containment;
     pub mod death;
+    pub mod environment;
     pub mod internet;
     pub mod names;
     pub mod process;
@@ -32,7 +33,7 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 8] = [
+const MODULES: [(&str, &[Case]); 9] = [
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
@@ -41,6 +42,7 @@ const MODULES: [(&str, &[Case]); 8] = [
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),
+    ("environment", cases::environment::CASES),
 ];
 
 fn main() -> ExitCode {
