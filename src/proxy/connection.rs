@@ -182,7 +182,7 @@ impl Connection {
             (false, _, Decision::Inject(_)) if matches!(asked.host, Host::Ip(_)) => {
                 Err(Barred::Relay("the tunnel was asked for by address, not by name; not injected"))
             }
-            (false, ..) if *trusted && (opens(&asked_for) || opens(&decision)) => Err(Barred::Refuse("authority-mismatch")),
+            (false, ..) if opens(&asked_for) || opens(&decision) => Err(Barred::Refuse("authority-mismatch")),
             (false, ..) => Err(Barred::Relay("the tunnel was asked for another host; forwarded unchanged")),
         }
     }

@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::{OsStr, OsString},
+    ffi::{CStr, CString, OsStr, OsString},
     fmt,
     io::{self, Write},
+    iter,
     net::{Ipv4Addr, TcpListener},
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     thread,
     time::Duration,
@@ -17,9 +17,10 @@ use std::{
 
 use nix::{
     errno::Errno,
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
     sys::{
         prctl,
-        signal::{SigSet, SigmaskHow, Signal, kill},
+        signal::{SigSet, Signal, kill},
         signalfd::SignalFd,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -180,26 +181,28 @@ impl Plan {
         format!("environment, HTTPS_PROXY set; {injecting}")
     }
 
-    /// Starts the command in our process group, with the signal mask that we were given.
+    /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between
+    /// would end us and leave it behind (std's `Command` passes the caller's mask on). Rust's own start ignores SIGPIPE; it must not.
     fn start(&self, environment: &BTreeMap<OsString, OsString>, mask: &SigSet) -> Result<Pid, RunError> {
-        let command = |program: &OsStr| {
-            let mut command = Command::new(program);
-            command.env_clear().envs(environment);
-            command
+        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| RunError::CannotRun(libc::EINVAL));
+        let environment: Vec<CString> =
+            environment.iter().map(|(name, value)| text(&[name.as_os_str(), value].join(OsStr::new("=")))).collect::<Result<_, _>>()?;
+        let arguments: Vec<CString> =
+            iter::once(&self.command).chain(&self.arguments).map(|argument| text(argument)).collect::<Result<_, _>>()?;
+        let spawn = |program: &CStr, arguments: &[CString]| {
+            let mut attributes = PosixSpawnAttr::init()?;
+            attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+            attributes.set_sigmask(mask)?;
+            attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
+            posix_spawnp(program, &PosixSpawnFileActions::init()?, &attributes, arguments, &environment)
         };
-        let mut direct = command(&self.command);
-        direct.args(&self.arguments);
-        let ours = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(system("set the signal mask"))?;
-        let started = match direct.spawn() {
+        let command = text(&self.command)?;
+        let started = match spawn(&command, &arguments) {
             // As execvp(3) does: a file that is executable but has no known format is a shell script.
-            Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
-                command("/bin/sh".as_ref()).arg0(&self.command).arg(&self.command).args(&self.arguments).spawn()
-            }
+            Err(Errno::ENOEXEC) => spawn(c"/bin/sh", &[&[c"sh".to_owned()], &arguments[..]].concat()),
             result => result,
         };
-        ours.thread_set_mask().map_err(system("block signals"))?;
-        let child = started.map_err(|error| RunError::CannotRun(error.raw_os_error().unwrap_or(Errno::ENOENT as i32)))?;
-        Ok(Pid::from_raw(child.id().cast_signed()))
+        started.map_err(|errno| RunError::CannotRun(errno as i32))
     }
 }
 

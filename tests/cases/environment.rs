@@ -177,7 +177,7 @@ fn signals_are_as_outside(world: &World) {
     assert_eq!(succeeded(&finish(&mut authsome(world, &[], &client))), succeeded(&world.outside(&client)));
 }
 
-/// timeout(1) with no time left for the command sends SIGTERM to the supervisor alone.
+/// The command sends SIGTERM to the supervisor alone, at once.
 fn terminated_supervisor_terminates_the_child(world: &World) {
     let client = r#"trap 'echo terminated; exit 5' TERM; kill -TERM $PPID; while :; do sleep 0.05; done"#;
     let output = inside(world, client);
