@@ -14,6 +14,7 @@ mod cases {
     pub mod clients;
     pub mod containment;
     pub mod death;
+    pub mod environment;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -45,6 +46,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),
     ("kills", cases::kills::CASES),
+    ("environment", cases::environment::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 //! The command line, as clap reads it.
-use super::{completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run};
+use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -51,6 +51,8 @@ pub enum Command {
     Connections(connections::Connections),
     #[command(subcommand)]
     Policy(policy::Policy),
+    #[command(subcommand)]
+    Ca(ca::Ca),
     Log(log::Log),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),

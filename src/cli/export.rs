@@ -79,7 +79,8 @@ fn fallback(provider: &Provider) -> Vec<Variable> {
 fn value<'a>(record: &'a Record, field: &str, provider: &Provider) -> Result<&'a str, Failure> {
     let (provider, connection) = (provider.name.clone(), record.connection.clone());
     match &record.kind {
-        Kind::ApiKey { fields } => match fields.get(field) {
+        // A token stored by hand stands where the definition names an access token.
+        Kind::ApiKey { fields } => match fields.get(field).or_else(|| fields.get("api_key").filter(|_| field == "access_token")) {
             Some(value) => Ok(value.expose()),
             None => Err(Failure::NoField { provider, connection, field: field.to_owned() }),
         },

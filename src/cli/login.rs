@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     login::{LoginError, api_key, api_key::Input},
-    provider::{AuthType, Provider},
+    provider::Provider,
     vault::{ConnectionName, Kind, Record, VaultError},
 };
 use serde_json::json;
@@ -71,8 +71,10 @@ impl Login {
     }
 
     fn check_options(&self, provider: &Provider) -> Result<(), Failure> {
-        let flow = self.flow.as_deref().unwrap_or(&provider.flow);
-        if provider.auth_type != AuthType::ApiKey || flow != "api_key" {
+        // A token that was made by hand goes in as a key does, also where the usual way is OAuth.
+        let handed = (self.stdin || self.from_env.is_some()) && provider.takes_key();
+        let flow = self.flow.as_deref().unwrap_or(if handed { "api_key" } else { &provider.flow });
+        if flow != "api_key" || !provider.takes_key() {
             return Err(LoginError::FlowUnsupported { provider: provider.name.to_string(), flow: flow.to_owned() }.into());
         }
         if !self.scopes.is_empty() {

@@ -1,6 +1,7 @@
 //! The command line: what was typed becomes one call of a room, and what comes of it becomes words and an exit code.
 
 mod args;
+mod ca;
 mod completions;
 mod conflicts;
 mod connections;
@@ -86,6 +87,7 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::Policy(command) => command.run(&own()?),
         Command::Provider(command) => command.run(&own()?),
         Command::Connections(command) => command.run(&own()?),
+        Command::Ca(command) => command.run(&own()?),
         Command::Log(command) => command.run(&own()?),
         Command::Completions(command) => command.run(out),
         Command::Man(command) => command.run(out),

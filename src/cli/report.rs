@@ -6,7 +6,7 @@ use crate::{
     login::LoginError,
     provider::{ProviderError, ProviderName, Source},
     route::policy::PolicyError,
-    run::RunError,
+    run::{RunError, ca::CaError},
     vault::{ConnectionName, VaultError},
 };
 use netns::userns::Gate;
@@ -79,6 +79,11 @@ pub enum Failure {
     Policy { path: PathBuf, source: PolicyError },
     #[error("no record of a run `{0}`")]
     UnknownRun(String),
+    /// A flag that means nothing where the program is not in a namespace.
+    #[error("{0} needs --transparent")]
+    NeedsTransparent(&'static str),
+    #[error(transparent)]
+    Ca(#[from] CaError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot {action} {}: {source}", path.display())]
@@ -151,7 +156,8 @@ impl Failure {
                 let hint = format!("programs use credentials without having them; call authsome outside of {run}");
                 ("OperationNotAllowedError", PROVIDER, hint)
             }
-            Self::NotInThisVersion("run without --transparent") => {
+            Self::Ca(error) => ca(error),
+            Self::NeedsTransparent(_) => {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
             }
             Self::NotInThisVersion(flag) => ("UsageError", USAGE, format!("leave {flag} out")),
@@ -245,9 +251,10 @@ fn login(error: &LoginError) -> (&'static str, u8, String) {
         LoginError::VariableUnset(name) => ("InputCancelledError", format!("set {name}, or use --stdin")),
         LoginError::Read(_) => ("InputCancelledError", "give the credential on --stdin or with --from-env VAR".to_owned()),
         LoginError::Placeholder(_) => ("AuthenticationFailedError", "the real key is shown where the service makes keys".to_owned()),
-        LoginError::FlowUnsupported { .. } => {
-            ("AuthenticationFailedError", "this version stores API keys; use a provider whose type is api_key".to_owned())
-        }
+        LoginError::FlowUnsupported { .. } => (
+            "AuthenticationFailedError",
+            "this version stores keys and tokens: add --flow api_key or --stdin where the provider takes one".to_owned(),
+        ),
         LoginError::NotAnObject { fields, .. } => {
             let example: Vec<_> = fields.iter().map(|field| format!("\"{field}\": \"…\"")).collect();
             ("AuthenticationFailedError", format!("{{{}}}", example.join(", ")))
@@ -267,6 +274,7 @@ fn login(error: &LoginError) -> (&'static str, u8, String) {
 fn run(error: &RunError) -> (&'static str, u8, String) {
     match error {
         RunError::Vault(error) => vault(error),
+        RunError::Ca(error) => ca(error),
         RunError::Provider(error) => provider(error),
         RunError::Gate(error) => gate(error),
         RunError::Nested => Failure::InsideRun(None).classify(),
@@ -296,6 +304,17 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         }
         RunError::Audit { .. } => ("AuditError", UNEXPECTED, "a run without its trail is not started; check who owns the file".to_owned()),
         _ => ("PlatformError", PLATFORM, "authsome doctor".to_owned()),
+    }
+}
+
+fn ca(error: &CaError) -> (&'static str, u8, String) {
+    match error {
+        CaError::File(error) => vault(error),
+        CaError::Foreign { .. } | CaError::NoKey { .. } | CaError::Key { .. } => {
+            let hint = "bring both files of the authority back from a backup, or move them away for a new one".to_owned();
+            ("CaError", UNEXPECTED, hint)
+        }
+        CaError::Make(_) => ("CaError", UNEXPECTED, "authsome doctor".to_owned()),
     }
 }
 

@@ -15,11 +15,13 @@ use std::{
 
 /// Run a program whose API calls carry your keys while it never holds one
 ///
-/// The program runs in a network namespace of its own. Connections to a connected provider get the credential added; everything else is
-/// forwarded unopened. The program's exit code is returned.
+/// Connections to a connected provider get the credential added; everything else is forwarded unopened. With --transparent the program runs in
+/// a network namespace, and every connection is seen; without it, proxy variables are set, which most programs heed. The program's exit code is
+/// returned.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   authsome run --transparent -- ./agent.py
+  authsome run -- ./agent.py                              for programs that heed HTTPS_PROXY
   authsome run --transparent --connection github=work -- git push
   authsome run --transparent --allow provider:openai --allow 'GET docs.acme.test/**' -- ./agent.py
   sudo authsome run --transparent -- make deploy          with UDP and ICMP too
@@ -93,10 +95,14 @@ impl Run {
 
     pub fn run(self, mut context: Context, policy: Policy) -> Result<u8, Failure> {
         context.outside_run()?;
-        self.refuse_missing(&context)?;
+        let mode = if self.transparent { Mode::Transparent } else { context.config.mode };
+        self.refuse_missing()?;
+        if mode == Mode::Environment {
+            self.refuse_transparent_only()?;
+        }
         context.config.passthrough.extend(self.passthrough);
         let options = RunOptions {
-            mode: Mode::Transparent,
+            mode,
             egress: self.egress.unwrap_or(context.config.egress),
             intercept_ports: self.intercept_port,
             upstream_ca: self.upstream_ca,
@@ -111,16 +117,34 @@ impl Run {
             verbosity: context.out.verbosity,
             defences: harden::Options { allow: self.allow_kernel },
         };
-        Ok(run::transparent(&options, &context.config)?)
+        Ok(match mode {
+            Mode::Environment => run::environment(&options, &context.config)?,
+            Mode::Transparent => run::transparent(&options, &context.config)?,
+        })
     }
 
     /// What was asked for works or is refused; nothing is ignored.
-    fn refuse_missing(&self, context: &Context) -> Result<(), Failure> {
-        let environment = !self.transparent && context.config.mode == Mode::Environment;
+    fn refuse_missing(&self) -> Result<(), Failure> {
         let upstream = self.upstream.as_ref().is_some_and(|upstream| upstream != "none");
-        let missing = [(environment, "run without --transparent"), (upstream, "--upstream")];
+        let missing = [(upstream, "--upstream")];
         match missing.iter().find(|(asked, _)| *asked) {
             Some((_, what)) => Err(Failure::NotInThisVersion(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// What only a namespace can do.
+    fn refuse_transparent_only(&self) -> Result<(), Failure> {
+        let given = [
+            (self.egress.is_some(), "--egress"),
+            (!self.intercept_port.is_empty(), "--intercept-port"),
+            (!self.expose.is_empty(), "--expose"),
+            (!self.publish.is_empty(), "--publish"),
+            (!self.keep_path.is_empty(), "--keep-path"),
+            (!self.allow_kernel.is_empty(), "--allow-kernel"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(Failure::NeedsTransparent(flag)),
             None => Ok(()),
         }
     }

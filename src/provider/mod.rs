@@ -145,6 +145,11 @@ impl Provider {
         self.needs_base_url
     }
 
+    /// Whether a key or token of the user's own can be stored: also some OAuth providers take one.
+    pub fn takes_key(&self) -> bool {
+        self.auth_type == AuthType::ApiKey || self.document.get("api_key").is_some_and(serde_json::Value::is_object)
+    }
+
     /// The secret fields, unless the definition turns scrubbing off.
     pub fn scrubbed_fields(&self) -> Vec<String> {
         let secret = self.fields.iter().filter(|field| field.secret).map(|field| field.name.clone());

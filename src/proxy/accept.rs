@@ -35,7 +35,9 @@ pub async fn serve(listeners: Vec<std::net::TcpListener>, context: Arc<Context>)
     let mut loops = JoinSet::new();
     for listener in listeners {
         listener.set_nonblocking(true)?;
-        loops.spawn(accept_loop(TcpListener::from_std(listener)?, context.clone(), closed.clone()));
+        let context = context.clone();
+        let serve = move |stream, client| connection(stream, client, context.clone());
+        loops.spawn(accept_loop(TcpListener::from_std(listener)?, closed.clone(), serve));
     }
     match loops.join_next().await {
         None => Ok(()),
@@ -46,17 +48,25 @@ pub async fn serve(listeners: Vec<std::net::TcpListener>, context: Arc<Context>)
     }
 }
 
-async fn accept_loop(listener: TcpListener, context: Arc<Context>, closed: Arc<Notify>) -> std::convert::Infallible {
+/// Never ends. `closed` is told of every connection that does.
+pub(super) async fn accept_loop<F>(
+    listener: TcpListener,
+    closed: Arc<Notify>,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
+) -> std::convert::Infallible
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
                 let id = NEXT_ID.fetch_add(1, Relaxed);
-                let (context, closed) = (context.clone(), closed.clone());
+                let (serving, closed) = (serve(stream, client), closed.clone());
                 let span = tracing::debug_span!("connection", id, %client);
                 tokio::spawn(
                     async move {
                         let _closing = Closing(closed);
-                        connection(stream, client, context).await;
+                        serving.await;
                     }
                     .instrument(span),
                 );

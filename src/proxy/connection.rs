@@ -42,29 +42,47 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: Arc<Context>) {
     // Without it a relayed keystroke waits for the answer to the one before (RFC 9293 §3.7.4).
     drop(client.set_nodelay(true));
-    let connection = Connection { client, server: None, original, context };
+    serve(Connection { client, server: None, way: Way::Address(original), context }).await;
+}
+
+/// Serves what comes through a tunnel that the client asked an explicit proxy for. `trusted`: whether the client is of this run; for
+/// anybody else nothing is opened.
+pub async fn serve_tunnel(client: TcpStream, asked: Target, trusted: bool, context: Arc<Context>) {
+    drop(client.set_nodelay(true));
+    serve(Connection { client, server: None, way: Way::Tunnel { asked, trusted }, context }).await;
+}
+
+async fn serve(connection: Connection) {
     if let Some((connection, detection)) = connection.detect().await {
         connection.decide(detection).await;
     }
+}
+
+/// How the client said where it wants to go.
+enum Way {
+    /// By the address it connected to, before the redirect.
+    Address(SocketAddr),
+    /// By name, in a CONNECT request (RFC 9110 §9.3.6). The name is looked up on this side.
+    Tunnel { asked: Target, trusted: bool },
 }
 
 struct Connection {
     client: TcpStream,
     /// Dialled already, if the client was silent at first.
     server: Option<TcpStream>,
-    original: SocketAddr,
+    way: Way,
     context: Arc<Context>,
 }
 
 impl Connection {
     /// `None`: over, and audited if anything was to be said about it.
     async fn detect(mut self) -> Option<(Self, Detection)> {
-        let patience = if CLIENT_FIRST.contains(&self.original.port()) { SILENCE_HTTP } else { SILENCE };
+        let patience = if CLIENT_FIRST.contains(&self.port()) { SILENCE_HTTP } else { SILENCE };
         let speaks = match tokio::time::timeout(patience, self.client.peek(&mut [0])).await {
             Ok(peeked) => peeked.map(|_| Speaks::Client),
             Err(_) => {
                 let target = self.address_target();
-                match gate::silent(&self.context, &target, self.original.ip()) {
+                match gate::silent(&self.context, &target, self.addr().map(|addr| addr.ip())) {
                     gate::Silent::Dial => self = self.dial("tcp", target).await?,
                     gate::Silent::Wait => {}
                     gate::Silent::Deny(deny) => {
@@ -110,10 +128,10 @@ impl Connection {
 
     async fn decide(self, Detection { detected, seen }: Detection) {
         let target = match &detected {
-            Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.original.port() },
+            Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.port() },
             Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
         };
-        let ip = self.original.ip();
+        let ip = self.addr().map(|addr| addr.ip());
         let decision = match &detected {
             Detected::Tls(_) => gate::named(&self.context, &target, ip),
             Detected::TlsNoName => gate::addressed(&self.context, &target, ip, Protocol::Https),
@@ -122,6 +140,14 @@ impl Connection {
                 Some(decision @ (Decision::Deny(_) | Decision::Inspect)) => decision,
                 _ => gate::addressed(&self.context, &target, ip, Protocol::Tcp),
             },
+        };
+        let decision = match self.barred(&target, decision) {
+            Ok(decision) => decision,
+            Err(Barred::Relay(reason)) => {
+                let target = self.address_target();
+                return self.relay(label(&detected), target, &seen, reason).await;
+            }
+            Err(Barred::Refuse(reason)) => return self.refuse(target, reason),
         };
         match (detected, decision) {
             (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
@@ -148,10 +174,38 @@ impl Connection {
         }
     }
 
+    /// Of what a tunnel carries nothing is opened but this run's own TLS to the very host that the tunnel was asked for.
+    fn barred(&self, target: &Target, decision: Decision) -> Result<Decision, Barred> {
+        let Way::Tunnel { asked, trusted } = &self.way else { return Ok(decision) };
+        let asked_for = gate::addressed(&self.context, asked, None, Protocol::Https);
+        let opens = |decision: &Decision| matches!(decision, Decision::Inject(_) | Decision::Inspect);
+        match (asked == target, &asked_for, &decision) {
+            // What either name forbids is forbidden.
+            (_, denied @ Decision::Deny(_), _) => Ok(denied.clone()),
+            (_, _, Decision::Deny(_)) => Ok(decision),
+            (_, Decision::Inspect, _) | (_, _, Decision::Inspect) if !trusted => Ok(Decision::Deny(gate::uninspectable())),
+            (true, _, Decision::Inject(_)) if !trusted => Err(Barred::Relay("the client is not of this run; forwarded unchanged")),
+            (true, ..) => Ok(decision),
+            // A client that looks names up itself asks for an address.
+            (false, _, Decision::Inject(_)) if matches!(asked.host, Host::Ip(_)) => {
+                Err(Barred::Relay("the tunnel was asked for by address, not by name; not injected"))
+            }
+            (false, ..) if opens(&asked_for) || opens(&decision) => Err(Barred::Refuse("authority-mismatch")),
+            (false, ..) => Err(Barred::Relay("the tunnel was asked for another host; forwarded unchanged")),
+        }
+    }
+
+    fn refuse(self, target: Target, reason: &'static str) {
+        let mut guard = self.begin("tls", target.clone());
+        guard.verdict(Verdict::Refused, reason);
+        guard.blame(Blame::Downstream, format!("the tunnel is for {}, but its TLS is for {target}", self.address_target()));
+        opaque::reset(self.client);
+    }
+
     async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
         let (Host::Name(name), true) = (target.host.clone(), hello.speaks_http()) else {
             return match rules {
-                Rules::Inject(_) => match gate::relayed(&self.context, &target, self.original.ip()) {
+                Rules::Inject(_) => match gate::relayed(&self.context, &target, self.addr().map(|addr| addr.ip())) {
                     Some(deny) => self.deny("tls", target, deny),
                     None => self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await,
                 },
@@ -159,8 +213,8 @@ impl Connection {
             };
         };
         drop(seen);
+        let destination = Destination { target, addr: self.addr() };
         drop(self.server);
-        let destination = Destination { target, addr: Some(self.original) };
         // On the heap, since it is many times larger than what a relayed connection needs.
         Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
     }
@@ -184,7 +238,11 @@ impl Connection {
         if self.server.is_some() {
             return Some(self);
         }
-        match self.context.upstream.dial(self.original).await {
+        let dialled = match &self.way {
+            Way::Address(addr) => self.context.upstream.dial(*addr).await,
+            Way::Tunnel { asked, .. } => self.context.upstream.dial_target(asked).await,
+        };
+        match dialled {
             Ok(server) => {
                 self.server = Some(server);
                 Some(self)
@@ -221,14 +279,36 @@ impl Connection {
     }
 
     fn begin(&self, protocol: &'static str, target: Target) -> Guard {
-        self.context.audit.begin(protocol, target, Some(self.original.ip()))
+        self.context.audit.begin(protocol, target, self.addr().map(|addr| addr.ip()))
     }
 
-    /// Where the connection goes by its address alone: the name the child was last told for it, or the address itself.
+    /// Where the connection goes by what was asked for alone: the name the child was last told for the address, or the address itself.
     fn address_target(&self) -> Target {
-        let ip = self.original.ip();
-        gate::address_target(&self.context, ip, self.original.port())
+        match &self.way {
+            Way::Address(addr) => gate::address_target(&self.context, addr.ip(), addr.port()),
+            Way::Tunnel { asked, .. } => asked.clone(),
+        }
     }
+
+    fn addr(&self) -> Option<SocketAddr> {
+        match self.way {
+            Way::Address(addr) => Some(addr),
+            Way::Tunnel { .. } => None,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match &self.way {
+            Way::Address(addr) => addr.port(),
+            Way::Tunnel { asked, .. } => asked.port,
+        }
+    }
+}
+
+/// Why a decision does not apply to a tunnel.
+enum Barred {
+    Relay(&'static str),
+    Refuse(&'static str),
 }
 
 enum Speaks {

@@ -1,4 +1,6 @@
 //! Where the user's rules meet the traffic: connections, requests, lookups. Without rules the routes alone decide.
+//!
+//! `addr` is the address the client connected to; there is none where it asked by name and the name is looked up on this side.
 
 use std::{
     collections::HashSet,
@@ -26,7 +28,7 @@ const DNS_PORT: u16 = 53;
 
 /// TLS that names its host. The name is the client's word: an opened connection proves it by the server's certificate, a relayed one only
 /// by having been told this address for it.
-pub fn named(context: &Context, target: &Target, addr: IpAddr) -> Decision {
+pub fn named(context: &Context, target: &Target, addr: Option<IpAddr>) -> Decision {
     let decision = context.routes.decide(target);
     match (connection(context, target, addr, Protocol::Https), decision) {
         (Ruling::Deny(denial), _) => denied(&denial),
@@ -38,7 +40,7 @@ pub fn named(context: &Context, target: &Target, addr: IpAddr) -> Decision {
 }
 
 /// What is known by its address alone.
-pub fn addressed(context: &Context, target: &Target, addr: IpAddr, protocol: Protocol) -> Decision {
+pub fn addressed(context: &Context, target: &Target, addr: Option<IpAddr>, protocol: Protocol) -> Decision {
     match connection(context, target, addr, protocol) {
         Ruling::Deny(denial) => denied(&denial),
         Ruling::Inspect => Decision::Inspect,
@@ -47,13 +49,13 @@ pub fn addressed(context: &Context, target: &Target, addr: IpAddr, protocol: Pro
 }
 
 /// Why TLS to `target` may not pass unopened, if it may not.
-pub fn relayed(context: &Context, target: &Target, addr: IpAddr) -> Option<Deny> {
+pub fn relayed(context: &Context, target: &Target, addr: Option<IpAddr>) -> Option<Deny> {
     let by_name = connection(context, target, addr, Protocol::Https);
-    let ruling = match by_name {
-        Ruling::Allow(_) if !context.names.gave(addr, &target.host) => {
-            connection(context, &address_target(context, addr, target.port), addr, Protocol::Https)
+    let ruling = match (by_name, addr) {
+        (Ruling::Allow(_), Some(ip)) if !context.names.gave(ip, &target.host) => {
+            connection(context, &address_target(context, ip, target.port), addr, Protocol::Https)
         }
-        by_name => by_name,
+        (by_name, _) => by_name,
     };
     match ruling {
         Ruling::Allow(_) => None,
@@ -71,7 +73,7 @@ pub enum Silent {
     Deny(Deny),
 }
 
-pub fn silent(context: &Context, target: &Target, addr: IpAddr) -> Silent {
+pub fn silent(context: &Context, target: &Target, addr: Option<IpAddr>) -> Silent {
     let denial = |protocol| match connection(context, target, addr, protocol) {
         Ruling::Deny(denial) => Some(denial),
         Ruling::Allow(_) | Ruling::Inspect => None,
@@ -120,12 +122,12 @@ pub fn uninspectable() -> Deny {
     Deny::Policy("a rule on this host's methods or paths allows only HTTPS to it".to_owned())
 }
 
-fn connection(context: &Context, target: &Target, addr: IpAddr, protocol: Protocol) -> Ruling {
+fn connection(context: &Context, target: &Target, addr: Option<IpAddr>, protocol: Protocol) -> Ruling {
     if context.policy.is_empty() {
         return Ruling::Allow(None);
     }
     let claims = context.routes.providers(target);
-    context.policy.connection(Asked { target, addr: Some(addr), protocol, claims: &claims })
+    context.policy.connection(Asked { target, addr, protocol, claims: &claims })
 }
 
 fn denied(denial: &Denial) -> Decision {

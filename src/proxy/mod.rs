@@ -12,8 +12,12 @@ use crate::{
 
 #[cfg(target_os = "linux")]
 mod accept;
+#[cfg(target_os = "linux")]
+pub mod caller;
 mod connection;
 pub mod detect;
+#[cfg(target_os = "linux")]
+pub mod explicit;
 mod gate;
 pub mod http;
 mod notice;

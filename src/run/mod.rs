@@ -1,5 +1,8 @@
 //! One run of a program: what is prepared, started, served and undone, in that order.
 
+pub mod ca;
+#[cfg(target_os = "linux")]
+mod environment;
 #[cfg(target_os = "linux")]
 pub mod harden;
 #[cfg(target_os = "linux")]
@@ -28,7 +31,7 @@ pub mod trust;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -37,6 +40,7 @@ use crate::{
     config::Config,
     credential::Stored,
     dns,
+    host::Host,
     provider::{Catalog, ProviderError, ProviderName},
     proxy::{self, tls::Authority},
     route::{Route, Table},
@@ -44,9 +48,11 @@ use crate::{
     vault::{ConnectionName, Vault, VaultError},
 };
 
+pub use environment::environment;
+
 use init::Failure;
 use options::RunOptions;
-use plan::Plan;
+use plan::{Connected, Plan};
 use sandbox::Sandbox;
 use session::{Services, Sockets};
 use signals::{Signals, Terminal};
@@ -118,6 +124,14 @@ pub enum RunError {
     /// `execve` failed with this errno: 127 where nothing was found, else 126.
     #[error("cannot run the command: {}", nix::errno::Errno::from_raw(*.0).desc())]
     CannotRun(i32),
+    #[error(transparent)]
+    Ca(#[from] ca::CaError),
+    #[error("write the run's trust: {0}")]
+    Trust(#[source] trust::Error),
+    #[error("listen on loopback: {0}")]
+    Listen(#[source] io::Error),
+    #[error("make a directory for the run: {0}")]
+    Directory(#[source] io::Error),
     #[error("{0} stopped: {1}")]
     Stopped(&'static str, #[source] io::Error),
     #[error("run failed: {run}; cleanup also failed: {cleanup}")]
@@ -151,9 +165,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     }
     if options.verbosity > 0 {
         for name in &plan.undecided {
-            eprintln!(
-                "authsome: {name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)"
-            );
+            eprintln!("authsome: {}", plan::undecided(name));
         }
         eprintln!("authsome: {}", plan.headline());
     }
@@ -174,10 +186,8 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
 /// The data plane, with nothing opened that can wait for the first request.
 fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
     let vault = Vault::open(&plan.home, config.key.clone());
-    let routes = routes(plan, &vault)?;
+    let routes = routes(&plan.home, &plan.connected, &plan.passthrough, &vault)?;
     let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
-    let path = plan.home.join("log/audit.jsonl");
-    let audit = audit::Log::open(&path, &plan.id).map_err(|error| RunError::Audit { path, error })?;
     let upstream = Upstream::new(upstream::Options {
         extra_roots: plan.upstream_ca.clone(),
         connect_timeout: upstream::CONNECT_TIMEOUT,
@@ -188,7 +198,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         policy: plan.policy.clone(),
         resolver: Box::new(resolver),
         upstream,
-        audit,
+        audit: audit_log(&plan.home, &plan.id)?,
         names: Arc::default(),
         notices: proxy::Notices::stderr(options.verbosity),
         authority,
@@ -201,11 +211,16 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
     })
 }
 
+fn audit_log(home: &Path, id: &str) -> Result<audit::Log, RunError> {
+    let path = home.join("log/audit.jsonl");
+    audit::Log::open(&path, id).map_err(|error| RunError::Audit { path, error })
+}
+
 /// Every connected provider's claims; only a definition with `{base_url}` needs its record for that.
-fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
-    let catalog = Catalog::open(&plan.home)?;
+fn routes(home: &Path, connected: &[Connected], passthrough: &[Host], vault: &Vault) -> Result<Table, RunError> {
+    let catalog = Catalog::open(home)?;
     let (mut routes, mut endpoints) = (Vec::new(), Vec::new());
-    for connected in &plan.connected {
+    for connected in connected {
         let name = &connected.provider.name;
         let record = if connected.provider.needs_base_url() { vault.load(name, &connected.connection)? } else { None };
         let resolved = match record.and_then(|record| record.base_url) {
@@ -216,5 +231,5 @@ fn routes(plan: &Plan, vault: &Vault) -> Result<Table, RunError> {
         routes.extend(provider.api_urls.iter().map(|url| Route { provider: name.clone(), url: url.clone() }));
         endpoints.extend(provider.endpoints.iter().cloned());
     }
-    Ok(Table::new(routes, endpoints, plan.passthrough.clone()))
+    Ok(Table::new(routes, endpoints, passthrough.to_vec()))
 }

@@ -183,7 +183,7 @@ impl fmt::Display for Egress {
 }
 
 /// With rules a run carries TCP and lookups, nothing else, so a rule that allows more could not be kept.
-fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
+pub(super) fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
     let mut policy = config.policy.clone();
     policy.extend(options.policy.clone());
     match policy.names(Protocol::Udp).or_else(|| policy.names(Protocol::Icmp)) {
@@ -192,14 +192,19 @@ fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
     }
 }
 
-fn run_id() -> io::Result<String> {
+/// What is said of a provider with several connections and no default.
+pub(super) fn undecided(name: &ProviderName) -> String {
+    format!("{name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)")
+}
+
+pub(super) fn run_id() -> io::Result<String> {
     let mut bytes = [0; 6];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Every connected provider with its chosen connection, and those where none is the default; a name in `chosen` must exist.
-fn connected(
+pub(super) fn connected(
     home: &Path,
     config: &Config,
     chosen: &[(ProviderName, ConnectionName)],
@@ -239,7 +244,16 @@ fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
 /// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
 fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
     let kept = env::vars_os().filter(|(name, value)| !mask::is_proxy_variable(name) && !survey.removes_variable(name, value));
-    let mut environment: BTreeMap<OsString, OsString> = kept.collect();
+    marked(kept.collect(), id, identity, connected)
+}
+
+/// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.
+pub(super) fn marked(
+    mut environment: BTreeMap<OsString, OsString>,
+    id: &str,
+    identity: &Identity,
+    connected: &[Connected],
+) -> BTreeMap<OsString, OsString> {
     let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
     if identity.groups.is_some() {
         for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {

@@ -86,6 +86,11 @@ impl Upstream {
         self.dialer.dial(addr).await
     }
 
+    /// As [`Self::dial`], to whatever address the target's name stands for.
+    pub async fn dial_target(&self, target: &Target) -> Result<TcpStream, UpstreamError> {
+        self.dialer.connect(target, None).await
+    }
+
     /// What to offer the child by ALPN. `h2`: the child offers h2; it gets it where the destination speaks it, which is remembered. When nothing
     /// is remembered or the child wants HTTP/1.1, a verified connection exists afterwards and waits for the first request.
     pub async fn protocol(&self, destination: &Destination, h2: bool) -> Result<Protocol, UpstreamError> {

@@ -8,7 +8,7 @@
 //!   <provider>/.default                     0600  the name of the default connection, when it is not `default`
 //! ```
 
-mod file;
+pub(crate) mod file;
 mod key;
 pub mod prompt;
 mod record;

@@ -134,10 +134,10 @@ fn what_this_command_does_not_do_here() {
         "leave that rule out, or run without rules",
     );
     told(
-        Failure::NotInThisVersion("run without --transparent"),
+        Failure::NeedsTransparent("--expose"),
         "UsageError",
         2,
-        "run without --transparent is not in this version",
+        "--expose needs --transparent",
         "add --transparent, or set run.mode = \"transparent\" in config.toml",
     );
     told(Failure::Usage("no".into()), "UsageError", 2, "no", "authsome --help");

@@ -11,3 +11,8 @@ mod upgrade;
 
 pub use forward::carries_placeholder;
 pub use serve::{Rules, serve};
+// What plain HTTP through the explicit proxy needs as well.
+pub(super) use exchange::Exchange;
+pub(super) use hop::strip;
+pub(super) use respond::Refusal;
+pub(super) use serve::http1;

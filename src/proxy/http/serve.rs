@@ -79,7 +79,7 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     }
 }
 
-fn http1() -> http1::Builder {
+pub fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .preserve_header_case(true)

@@ -1,0 +1,173 @@
+//! Whether a connection to the explicit proxy comes from this run: by the kernel's list of sockets and the tree of processes.
+//!
+//! The environment mode has no namespace, so anybody on this machine may connect. Only the run's own processes get anything injected.
+//! (Processes of the same user are no boundary all the same: one may trace another of the run.)
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::MetadataExt,
+};
+
+use nix::unistd::{Pid, Uid};
+
+/// Who may have credentials injected: processes of `uid` that descend from `supervisor`, which is a subreaper, so that none gets lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    pub uid: Uid,
+    pub supervisor: Pid,
+}
+
+impl Run {
+    /// Whether the socket that is bound to `client` and connected to `proxy` belongs to the run. Whatever cannot be found out is a no.
+    /// Blocks: it walks /proc. Nothing is cached, since a number of a process may be given again.
+    pub fn owns(self, client: SocketAddr, proxy: SocketAddr) -> bool {
+        self.holder(client, proxy).unwrap_or(false)
+    }
+
+    fn holder(self, client: SocketAddr, proxy: SocketAddr) -> io::Result<bool> {
+        let Some(socket) = socket(client, proxy)? else { return Ok(false) };
+        if socket.uid != self.uid.as_raw() {
+            return Ok(false);
+        }
+        let link = format!("socket:[{}]", socket.inode);
+        Ok(descendants(self.supervisor)?.into_iter().any(|pid| is_of(pid, self.uid) && holds(pid, &link)))
+    }
+}
+
+/// Every process below `ancestor`, itself not included.
+pub fn descendants(ancestor: Pid) -> io::Result<BTreeSet<Pid>> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // It may have ended meanwhile.
+        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut next = vec![ancestor.as_raw()];
+    while let Some(pid) = next.pop() {
+        let below = children.get(&pid).into_iter().flatten().filter(|child| found.insert(Pid::from_raw(**child)));
+        next.extend(below);
+    }
+    Ok(found)
+}
+
+/// The fourth field of /proc/PID/stat (proc_pid_stat(5)); the second, the program's name, may hold anything, parentheses too.
+fn parent(stat: &str) -> Option<i32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn is_of(pid: Pid, uid: Uid) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid.as_raw())
+}
+
+fn holds(pid: Pid, link: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == link))
+}
+
+/// A line of /proc/net/tcp, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+struct Socket {
+    uid: u32,
+    inode: u64,
+}
+
+/// A client's socket may be an IPv6 one with mapped addresses.
+fn socket(client: SocketAddr, proxy: SocketAddr) -> io::Result<Option<Socket>> {
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match fs::read_to_string(table) {
+            Ok(text) => {
+                if let Some(socket) = text.lines().skip(1).find_map(|line| matching(line, client, proxy)) {
+                    return Ok(Some(socket));
+                }
+            }
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// `sl local rem st tx:rx tr:when retrnsmt uid timeout inode …` (proc_pid_net(5)).
+fn matching(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Socket> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, local, remote, _, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
+    if endpoint(local)? != client || endpoint(remote)? != proxy {
+        return None;
+    }
+    // Inode 0: no process has it any more.
+    let socket = Socket { uid: uid.parse().ok()?, inode: inode.parse().ok()? };
+    (socket.inode != 0).then_some(socket)
+}
+
+/// `0100007F:1F90`: each word of the address as the machine keeps it in memory, the port as a number.
+fn endpoint(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let words: Option<Vec<[u8; 4]>> =
+        (0..address.len() / 8).map(|at| Some(u32::from_str_radix(address.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes())).collect();
+    let ip = match words?.as_slice() {
+        [v4] => IpAddr::from(Ipv4Addr::from(*v4)),
+        words @ [_, _, _, _] => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(words.concat()).ok()?)).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::{TcpListener, TcpStream},
+        process::{Command, Stdio},
+    };
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn endpoints() {
+        assert_eq!(endpoint("0100007F:1F90"), "127.0.0.1:8080".parse().ok());
+        assert_eq!(endpoint("00000000000000000000000001000000:0050"), "[::1]:80".parse().ok());
+        assert_eq!(endpoint("0000000000000000FFFF00000100007F:0050"), "127.0.0.1:80".parse().ok());
+        for wrong in ["", "0100007F", "0100007:1F90", "0100007F:10000", "0100007F00000000:1F90"] {
+            assert_eq!(endpoint(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parents_of_programs_with_odd_names() {
+        assert_eq!(parent("17 (a) b) S 4 17 17 0"), Some(4));
+        assert_eq!(parent("17 (sh"), None);
+    }
+
+    /// A client that is this very process, which is no descendant of its own.
+    #[test]
+    fn a_process_that_is_not_below_is_not_of_the_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let run = Run { uid: Uid::effective(), supervisor: Pid::this() };
+        assert!(socket(ours, theirs).unwrap().is_some());
+        assert!(!run.owns(ours, theirs));
+    }
+
+    /// A grandchild is; another user's is not.
+    #[test]
+    fn a_process_below_is_of_the_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let script = format!("(exec 3<>/dev/tcp/127.0.0.1/{port}; read -u 3 line); true");
+        let mut child = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+        let (accepted, client) = listener.accept().unwrap();
+        let proxy = accepted.local_addr().unwrap();
+        let run = Run { uid: Uid::effective(), supervisor: Pid::this() };
+        assert!(run.owns(client, proxy));
+        assert!(!Run { uid: Uid::from_raw(run.uid.as_raw() + 1), ..run }.owns(client, proxy));
+        drop(accepted);
+        child.wait().unwrap();
+    }
+}

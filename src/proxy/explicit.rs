@@ -1,0 +1,218 @@
+//! The other way in: an explicit HTTP proxy for clients that were told of it by HTTPS_PROXY (RFC 9110 §7.3.2, RFC 9112 §3.2.2 and §3.2.3).
+//!
+//! A CONNECT request becomes a tunnel, which is served like a redirected connection. Plain HTTP goes on unchanged, never injected.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, service::service_fn, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+use super::{
+    Context,
+    accept::accept_loop,
+    caller,
+    connection::serve_tunnel,
+    http::{Exchange, Refusal, carries_placeholder, http1, strip},
+    opaque,
+};
+use crate::{
+    audit::{Blame, Verdict},
+    host::{Host, Target},
+    route::{Decision, Deny},
+    upstream::{Body, UpstreamError},
+};
+
+/// Where a URL of plain HTTP names no port (RFC 9110 §4.2.1).
+const HTTP: u16 = 80;
+
+/// Serves the clients of `listener` until the runtime ends; only those of `run` have anything injected.
+pub async fn serve(listener: std::net::TcpListener, run: caller::Run, context: Arc<Context>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let proxy = listener.local_addr()?;
+    let serve = move |stream, client| connection(stream, Client { addr: client, proxy, run }, context.clone());
+    match accept_loop(TcpListener::from_std(listener)?, Arc::new(Notify::new()), serve).await {}
+}
+
+/// Who is at the other end, as far as it is known without asking.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    addr: SocketAddr,
+    proxy: SocketAddr,
+    run: caller::Run,
+}
+
+impl Client {
+    async fn is_of_the_run(self) -> bool {
+        tokio::task::spawn_blocking(move || self.run.owns(self.addr, self.proxy)).await.unwrap_or(false)
+    }
+}
+
+async fn connection(stream: TcpStream, client: Client, context: Arc<Context>) {
+    drop(stream.set_nodelay(true));
+    let service = service_fn(move |request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(answer(request, client, context).await) }
+    });
+    if let Err(error) = http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        tracing::debug!(%error, "proxy connection ended");
+    }
+}
+
+async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context>) -> Response<Body> {
+    let answered = match *request.method() {
+        Method::CONNECT => connect(request, client, context),
+        _ => forward(request, &context).await,
+    };
+    answered.unwrap_or_else(|refusal| refusal.response())
+}
+
+/// Grants the tunnel. Whether its end can be reached shows inside: what it carries decides who dials.
+fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>) -> Result<Response<Body>, Refusal> {
+    let asked = request.uri().authority().and_then(|authority| target(authority.as_str(), None));
+    let asked = asked.ok_or_else(|| bad_request("CONNECT needs host:port (RFC 9110 §9.3.6)"))?;
+    let upgrading = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrading.await else { return };
+        match raw(upgraded) {
+            Ok(stream) => {
+                let opens = !matches!(context.routes.decide(&asked), Decision::Forward(_));
+                let trusted = opens && client.is_of_the_run().await;
+                serve_tunnel(stream, asked, trusted, context).await;
+            }
+            Err(stream) => {
+                let mut guard = context.audit.begin("tcp", asked, None);
+                guard.verdict(Verdict::Refused, "bytes before the tunnel was granted");
+                guard.blame(Blame::Downstream, "the client did not wait for the answer to CONNECT");
+                if let Some(stream) = stream {
+                    opaque::reset(stream);
+                }
+            }
+        }
+    });
+    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
+}
+
+/// The socket under a granted tunnel. `Err`: bytes that came too early would be lost, or taken for an answer of another kind.
+fn raw(upgraded: Upgraded) -> Result<TcpStream, Option<TcpStream>> {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io.into_inner()),
+        Ok(parts) => Err(Some(parts.io.into_inner())),
+        Err(_) => Err(None),
+    }
+}
+
+/// Sends one request of plain HTTP on, as it is but for what concerns this connection alone.
+async fn forward(request: Request<Incoming>, context: &Context) -> Result<Response<Body>, Refusal> {
+    let target = absolute(request.uri())?;
+    let mut guard = context.audit.begin("http/1.1", target.clone(), None);
+    guard.request(request.method().as_str(), request.uri().path());
+    if let Decision::Deny(Deny::Policy(reason)) = context.routes.decide(&target) {
+        guard.verdict(Verdict::Denied, reason.clone());
+        return Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message: reason, hint: String::new() });
+    }
+    guard.verdict(Verdict::Forwarded, "plain HTTP is never injected");
+    let exchange = Exchange::new(guard);
+    let (mut parts, body) = request.into_parts();
+    let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+    if parts.headers.get_all(header::HOST).iter().any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        exchange.record(|guard| guard.verdict(Verdict::Refused, "authority-mismatch"));
+        return Err(refused(&exchange, bad_request("the Host field names another host than the request's target")));
+    }
+    if parts.headers.values().any(|value| carries_placeholder(value.as_bytes())) {
+        context.notices.placeholder(&target.host);
+    }
+    strip(&mut parts.headers, false);
+    parts.headers.remove(header::PROXY_AUTHORIZATION);
+    parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| bad_request("the target is not a host and port"))?);
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path.parse().map_err(|_| bad_request("the target's path cannot be sent on"))?;
+    parts.version = http::Version::HTTP_11;
+    let request = Request::from_parts(parts, exchange.request_body(body));
+    match send(&target, request, context).await {
+        Ok(mut response) => {
+            strip(response.headers_mut(), false);
+            exchange.answered(response.status());
+            Ok(response.map(|body| exchange.response_body(body)))
+        }
+        Err(error) => {
+            exchange.record(|guard| {
+                guard.verdict(Verdict::Failed, error.kind());
+                guard.blame(Blame::Upstream, error.to_string());
+            });
+            let refusal = Refusal { status: StatusCode::BAD_GATEWAY, kind: error.kind(), message: error.to_string(), hint: error.hint() };
+            Err(refused(&exchange, refusal))
+        }
+    }
+}
+
+fn refused(exchange: &Exchange, refusal: Refusal) -> Refusal {
+    exchange.answered(refusal.status);
+    refusal
+}
+
+/// Over a connection of its own: plain HTTP is rare and not worth a pool.
+async fn send(target: &Target, request: Request<Body>, context: &Context) -> Result<Response<Incoming>, UpstreamError> {
+    let failed = |source| UpstreamError::Http { target: target.clone(), source };
+    let stream = context.upstream.dial_target(target).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(failed)
+}
+
+/// The target of a request for a proxy: an absolute URL of plain HTTP (RFC 9112 §3.2.2).
+fn absolute(uri: &Uri) -> Result<Target, Refusal> {
+    let Some(authority) = uri.authority() else {
+        return Err(bad_request("this is a proxy: it takes CONNECT host:port and http:// URLs (set HTTPS_PROXY and HTTP_PROXY to it)"));
+    };
+    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+        return Err(bad_request("an https:// URL is asked for with CONNECT host:port, so that its TLS begins at the client"));
+    }
+    target(authority.as_str(), Some(HTTP)).ok_or_else(|| bad_request("the target is not a host and port"))
+}
+
+/// `host[:port]`, without user information (RFC 9110 §4.2.4).
+fn target(authority: &str, default: Option<u16>) -> Option<Target> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !authority.ends_with(']') => (host, port.parse().ok().filter(|_| !port.starts_with('+'))?),
+        _ => (authority, default?),
+    };
+    let host: Host = host.parse().ok()?;
+    (port != 0).then_some(Target { host, port })
+}
+
+fn bad_request(message: &str) -> Refusal {
+    Refusal { status: StatusCode::BAD_REQUEST, kind: "proxy-request", message: message.to_owned(), hint: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let show = |text: &str, default| target(text, default).map(|target| target.to_string());
+        assert_eq!(show("Api.Acme.test:443", None).as_deref(), Some("api.acme.test:443"));
+        assert_eq!(show("[2001:db8::1]:443", None).as_deref(), Some("[2001:db8::1]:443"));
+        assert_eq!(show("acme.test", Some(80)).as_deref(), Some("acme.test:80"));
+        for wrong in
+            ["acme.test", "acme.test:", "acme.test:0", "acme.test:+1", "acme.test:65536", "user@acme.test:443", "[2001:db8::1]", ""]
+        {
+            assert_eq!(show(wrong, None), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_absolute_urls_of_plain_http() {
+        let status = |uri: &str| absolute(&uri.parse().unwrap()).map_err(|refusal| refusal.status);
+        assert_eq!(status("http://acme.test/a").unwrap().to_string(), "acme.test:80");
+        for wrong in ["/a", "*", "https://acme.test/", "ftp://acme.test/", "http://user:pass@acme.test/"] {
+            assert_eq!(status(wrong), Err(StatusCode::BAD_REQUEST), "{wrong}");
+        }
+    }
+}

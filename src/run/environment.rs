@@ -1,0 +1,375 @@
+//! `authsome run` without `--transparent`: the command is told of the proxy by variables, and nothing keeps it from going around.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::{CStr, CString, OsStr, OsString},
+    fmt,
+    io::{self, Write},
+    iter,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::SignalFd,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    runtime,
+    sync::mpsc::{self, UnboundedReceiver},
+};
+
+use super::{
+    RunError, audit_log, ca,
+    identity::Identity,
+    mask,
+    options::RunOptions,
+    plan::{self, Connected},
+    routes,
+    signals::{self, Signals, Terminal},
+    trust::{self, Trust},
+};
+use crate::{
+    config::Config,
+    credential::Stored,
+    host::Host,
+    provider::ProviderName,
+    proxy::{self, caller, tls::Authority},
+    route::policy::Policy,
+    upstream::{self, Upstream},
+    vault::{self, Vault},
+};
+
+/// How long processes the command left behind have between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often what is left is looked for again after SIGKILL: a process may fork while the others are being killed.
+const AGAIN: Duration = Duration::from_millis(100);
+/// After so many times what still lives is out of our reach (another user's, by set-user-ID) and is left.
+const ATTEMPTS: u32 = 20;
+
+/// Reach the proxy itself, or anything else of this machine, directly.
+const NO_PROXY: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
+/// Both forms of each are read somewhere.
+const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+
+/// What is known before anything is started.
+struct Plan {
+    id: String,
+    home: PathBuf,
+    identity: Identity,
+    command: OsString,
+    arguments: Vec<OsString>,
+    connected: Vec<Connected>,
+    undecided: Vec<ProviderName>,
+    policy: Policy,
+    passthrough: Vec<Host>,
+    upstream_ca: Vec<PathBuf>,
+}
+
+/// `authsome run` in the environment mode: the command's exit code.
+pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    let identity = Identity::resolve(options.user.as_deref(), &|name| env::var(name).ok())?;
+    // There is no namespace to make, so no right of root's is needed.
+    identity.assume_keeping(false)?;
+    let plan = Plan::new(options, config, identity)?;
+    if options.dry_run {
+        let _ = io::stdout().write_all(plan.to_string().as_bytes());
+        return Ok(0);
+    }
+    // No process of the same user reads our memory from here on, and it leaves no core; the core limit is the command's and stays as it is.
+    prctl::set_dumpable(false).map_err(system("seal the supervisor's memory"))?;
+    // Whatever the command leaves behind becomes our child, and is still told from a stranger.
+    prctl::set_child_subreaper(true).map_err(system("become a subreaper"))?;
+    let mask = SigSet::thread_get_mask().map_err(system("read the signal mask"))?;
+    let signals = Signals::block().map_err(system("block signals"))?;
+    let _terminal = Terminal::save();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RunError::Listen)?;
+    let port = listener.local_addr().map_err(RunError::Listen)?.port();
+    // Entered by its owner alone; removed when the run ends.
+    let directory = tempfile::Builder::new().prefix("authsome-run-").tempdir().map_err(RunError::Directory)?;
+    let authority = ca::open(&plan.home)?;
+    let environment = plan.environment(port, directory.path(), &authority)?;
+    let context = Arc::new(plan.context(options, config, authority)?);
+    let run = caller::Run { uid: plan.identity.uid, supervisor: Pid::this() };
+    if options.verbosity > 0 {
+        for name in &plan.undecided {
+            eprintln!("authsome: {}", plan::undecided(name));
+        }
+        eprintln!("authsome: {}", plan.headline());
+    }
+    let command = plan.start(&environment, &mask)?;
+    let served = serve(command, listener, run, context.clone(), signals);
+    let flushed = context.audit.flush().map_err(RunError::AuditLost);
+    match (served, flushed) {
+        (Ok(code), Ok(())) => Ok(code),
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> RunError {
+    move |errno| RunError::System(what, errno)
+}
+
+impl Plan {
+    fn new(options: &RunOptions, config: &Config, identity: Identity) -> Result<Self, RunError> {
+        let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
+        let home = config.home.clone();
+        vault::create_home(&home)?;
+        let (connected, undecided) = plan::connected(&home, config, &options.connections)?;
+        Ok(Self {
+            id: plan::run_id().map_err(RunError::RunId)?,
+            connected,
+            undecided,
+            policy: plan::policy(options, config)?,
+            home,
+            identity,
+            command: command.clone(),
+            arguments: arguments.to_vec(),
+            passthrough: config.passthrough.clone(),
+            upstream_ca: options.upstream_ca.clone(),
+        })
+    }
+
+    /// The whole of the command's environment.
+    fn environment(&self, port: u16, directory: &Path, authority: &Authority) -> Result<BTreeMap<OsString, OsString>, RunError> {
+        let kept = env::vars_os().filter(|(name, _)| !opens_the_vault(name) && !mask::is_proxy_variable(name));
+        let mut environment = plan::marked(kept.collect(), &self.id, &self.identity, &self.connected);
+        let proxy = format!("http://127.0.0.1:{port}");
+        environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.clone().into())));
+        let of_user = ["no_proxy", "NO_PROXY"].map(env::var_os).into_iter().flatten().find(|value| !value.is_empty());
+        let direct = no_proxy(of_user.as_deref());
+        environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name.into(), direct.clone())));
+        // Node heeds the variables only when told to.
+        environment.insert("NODE_USE_ENV_PROXY".into(), "1".into());
+        let authority = trust::Authority { pem: authority.certificate_pem(), common_name: authority.common_name() };
+        let trust = Trust::write(directory, authority, &|name| env::var_os(name)).map_err(RunError::Trust)?;
+        environment.extend(trust.variables().iter().map(|(name, value)| ((*name).into(), value.clone())));
+        Ok(environment)
+    }
+
+    /// The data plane, with nothing opened that can wait for the first request.
+    fn context(&self, options: &RunOptions, config: &Config, authority: Authority) -> Result<proxy::Context, RunError> {
+        let vault = Vault::open(&self.home, config.key.clone());
+        let routes = routes(&self.home, &self.connected, &self.passthrough, &vault)?;
+        let resolver = Stored::new(vault, self.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
+        let upstream = Upstream::new(upstream::Options {
+            extra_roots: self.upstream_ca.clone(),
+            connect_timeout: upstream::CONNECT_TIMEOUT,
+            // The command is on this host itself and reaches its addresses without us.
+            allow_host_addresses: true,
+        });
+        Ok(proxy::Context {
+            routes,
+            resolver: Box::new(resolver),
+            upstream,
+            audit: audit_log(&self.home, &self.id)?,
+            names: Arc::default(),
+            notices: proxy::Notices::stderr(options.verbosity),
+            policy: self.policy.clone(),
+            authority,
+        })
+    }
+
+    /// `environment, HTTPS_PROXY set; injecting openai, stripe`
+    fn headline(&self) -> String {
+        let names: Vec<_> = self.connected.iter().map(|connected| &connected.provider.name).map(ProviderName::to_string).collect();
+        let injecting = if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) };
+        format!("environment, HTTPS_PROXY set; {injecting}")
+    }
+
+    /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between
+    /// would end us and leave it behind (std's `Command` passes the caller's mask on). Rust's own start ignores SIGPIPE; it must not.
+    fn start(&self, environment: &BTreeMap<OsString, OsString>, mask: &SigSet) -> Result<Pid, RunError> {
+        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| RunError::CannotRun(libc::EINVAL));
+        let environment: Vec<CString> =
+            environment.iter().map(|(name, value)| text(&[name.as_os_str(), value].join(OsStr::new("=")))).collect::<Result<_, _>>()?;
+        let arguments: Vec<CString> =
+            iter::once(&self.command).chain(&self.arguments).map(|argument| text(argument)).collect::<Result<_, _>>()?;
+        let spawn = |program: &CStr, arguments: &[CString]| {
+            let mut attributes = PosixSpawnAttr::init()?;
+            attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+            attributes.set_sigmask(mask)?;
+            attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
+            posix_spawnp(program, &PosixSpawnFileActions::init()?, &attributes, arguments, &environment)
+        };
+        let command = text(&self.command)?;
+        let started = match spawn(&command, &arguments) {
+            // As execvp(3) does: a file that is executable but has no known format is a shell script.
+            Err(Errno::ENOEXEC) => spawn(c"/bin/sh", &[&[c"sh".to_owned()], &arguments[..]].concat()),
+            result => result,
+        };
+        started.map_err(|errno| RunError::CannotRun(errno as i32))
+    }
+}
+
+/// What `--dry-run` prints: everything that would be in force.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "run        {}", self.headline())?;
+        writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
+        for Connected { provider, connection } in &self.connected {
+            let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
+            writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
+        }
+        for host in &self.passthrough {
+            writeln!(f, "route      {host} -> passed through unopened")?;
+        }
+        writeln!(f, "authority  {}", ca::certificate_path(&self.home).display())
+    }
+}
+
+fn opens_the_vault(name: &OsStr) -> bool {
+    [&b"AUTHSOME_MASTER_KEY"[..], b"AUTHSOME_IDENTITY"].iter().any(|start| name.as_bytes().starts_with(start))
+}
+
+/// The user's hosts and this machine.
+fn no_proxy(of_user: Option<&OsStr>) -> OsString {
+    let mut value = of_user.unwrap_or_default().to_owned();
+    for host in NO_PROXY {
+        let known = value.as_bytes().split(|byte| *byte == b',').any(|known| known.trim_ascii() == host.as_bytes());
+        if !known {
+            if !value.is_empty() {
+                value.push(",");
+            }
+            value.push(host);
+        }
+    }
+    value
+}
+
+/// What became of a process below us.
+enum News {
+    Stopped,
+    Ended(u8),
+    /// There is none any more.
+    Alone,
+}
+
+/// Serves until the command has ended, then ends what it left; its exit code, 128+N for a signal.
+fn serve(command: Pid, listener: TcpListener, run: caller::Run, context: Arc<proxy::Context>, signals: Signals) -> Result<u8, RunError> {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let result = runtime.block_on(async {
+        let signals = signals.watch().map_err(RunError::Runtime)?;
+        let mut news = watch(command).map_err(RunError::Runtime)?;
+        let followed = tokio::select! {
+            result = proxy::explicit::serve(listener, run, context) => {
+                let _ = kill(command, Signal::SIGTERM);
+                Err(RunError::Stopped("the proxy", result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())))
+            }
+            code = follow(command, &signals, &mut news) => code,
+        };
+        end_leftovers(&mut news).await;
+        followed
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// Reaps on a thread of its own until no process is left below us.
+fn watch(command: Pid) -> io::Result<UnboundedReceiver<News>> {
+    let (tell, news) = mpsc::unbounded_channel();
+    let reap = move || {
+        loop {
+            let heard = match waitpid(None, Some(WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == command => News::Ended(code as u8),
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => News::Ended((128 + signal as i32) as u8),
+                Ok(WaitStatus::Stopped(pid, _)) if pid == command => News::Stopped,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(_) => News::Alone,
+            };
+            let last = matches!(heard, News::Alone);
+            if tell.send(heard).is_err() || last {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("reaper".to_owned()).spawn(reap)?;
+    Ok(news)
+}
+
+/// Passes signals on, stops and goes on with the command, until it has ended. The deprecated type: see [`Signals::watch`].
+async fn follow(command: Pid, signals: &AsyncFd<SignalFd>, news: &mut UnboundedReceiver<News>) -> Result<u8, RunError> {
+    loop {
+        tokio::select! {
+            signal = signals::sent(signals) => {
+                // It may have ended in between.
+                let signal = Signal::try_from(signal.map_err(RunError::Runtime)?);
+                let _ = kill(command, signal.map_err(system("pass a signal on"))?);
+            }
+            heard = news.recv() => match heard {
+                Some(News::Ended(code)) => return Ok(code),
+                Some(News::Stopped) => {
+                    signals::stop_self().map_err(system("stop"))?;
+                    let _ = kill(command, Signal::SIGCONT);
+                }
+                Some(News::Alone) | None => return Err(RunError::InitGone),
+            },
+        }
+    }
+}
+
+/// The run ends with its command: SIGTERM for what it left, and after [`GRACE`] SIGKILL.
+async fn end_leftovers(news: &mut UnboundedReceiver<News>) {
+    if signal_all(&[Signal::SIGTERM, Signal::SIGCONT]) == 0 || alone_within(news, GRACE).await {
+        return;
+    }
+    for _ in 0..ATTEMPTS {
+        if signal_all(&[Signal::SIGKILL]) == 0 || alone_within(news, AGAIN).await {
+            return;
+        }
+    }
+}
+
+/// How many processes there are below us.
+fn signal_all(signals: &[Signal]) -> usize {
+    let below = caller::descendants(Pid::this()).unwrap_or_default();
+    for (pid, signal) in below.iter().flat_map(|pid| signals.iter().map(move |signal| (*pid, *signal))) {
+        let _ = kill(pid, signal);
+    }
+    below.len()
+}
+
+async fn alone_within(news: &mut UnboundedReceiver<News>, time: Duration) -> bool {
+    let alone = async { while !matches!(news.recv().await, Some(News::Alone) | None) {} };
+    tokio::time::timeout(time, alone).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_proxy_is_merged() {
+        for (of_user, merged) in [
+            (None, "127.0.0.1,localhost,::1"),
+            (Some(""), "127.0.0.1,localhost,::1"),
+            (Some("corp.test, localhost"), "corp.test, localhost,127.0.0.1,::1"),
+            (Some("127.0.0.1,localhost,::1"), "127.0.0.1,localhost,::1"),
+        ] {
+            assert_eq!(no_proxy(of_user.map(OsStr::new)), merged, "{of_user:?}");
+        }
+    }
+
+    #[test]
+    fn what_opens_the_vault() {
+        for (name, opens) in
+            [("AUTHSOME_MASTER_KEY", true), ("AUTHSOME_MASTER_KEY_FILE", true), ("AUTHSOME_IDENTITY", true), ("AUTHSOME_HOME", false)]
+        {
+            assert_eq!(opens_the_vault(name.as_ref()), opens, "{name}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Without a namespace: clients that heed proxy variables, and what a stranger to the run gets from its proxy.
+
+use crate::{
+    Case,
+    support::world::{OPENAI_KEY, PLACEHOLDER, World, finish, show, succeeded},
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
+
+pub const CASES: &[Case] = &[
+    ("variables_are_set", variables_are_set),
+    ("no_proxy_is_merged", no_proxy_is_merged),
+    ("curl_http1", |world| injects(world, "HTTP/1.1", "curl -fsS --http1.1 -H \"authorization: Bearer $OPENAI_API_KEY\" URL")),
+    ("curl_http2", |world| injects(world, "HTTP/2.0", "curl -fsS --http2 -H \"authorization: Bearer $OPENAI_API_KEY\" URL")),
+    ("python_urllib", |world| injects(world, "HTTP/1.1", "/usr/bin/python3 with_urllib.py URL")),
+    ("unmatched_host_shows_its_own_certificate", unmatched_host_shows_its_own_certificate),
+    ("stranger_is_not_injected", stranger_is_not_injected),
+    ("descendant_whose_parent_left_is_injected", descendant_whose_parent_left_is_injected),
+    ("tunnel_for_another_host_is_refused", tunnel_for_another_host_is_refused),
+    ("tunnel_by_address_is_not_injected", tunnel_by_address_is_not_injected),
+    ("plain_http_is_forwarded", plain_http_is_forwarded),
+    ("requests_for_an_origin_are_refused", requests_for_an_origin_are_refused),
+    ("exit_codes_are_the_childs", exit_codes_are_the_childs),
+    ("signals_are_as_outside", signals_are_as_outside),
+    ("terminated_supervisor_terminates_the_child", terminated_supervisor_terminates_the_child),
+    ("leftovers_end_with_the_run", leftovers_end_with_the_run),
+    ("vault_is_refused_inside", vault_is_refused_inside),
+    ("flags_of_the_other_mode_are_refused", flags_of_the_other_mode_are_refused),
+];
+
+const URL: &str = "https://api.openai.com/v1/models?limit=2";
+
+/// `authsome run -- client`, not yet started.
+fn authsome(world: &World, options: &[&str], client: &[&str]) -> Command {
+    let mut command = world.command(&["timeout", "--foreground", "-k", "5", "60"]);
+    command.arg(world.path("authsome")).args(["run", "--upstream-ca"]).arg(world.path("root.pem"));
+    // Also the client's own: what is not opened is verified by it.
+    command.env("SSL_CERT_FILE", world.path("root.pem")).env("CURL_CA_BUNDLE", world.path("root.pem"));
+    command.args(options).arg("--").args(client);
+    world.start_as_mode(command)
+}
+
+fn inside(world: &World, client: &str) -> Output {
+    finish(&mut authsome(world, &[], &["sh", "-c", client]))
+}
+
+fn variables_are_set(world: &World) {
+    let said =
+        succeeded(&finish(authsome(world, &[], &["env"]).env("AUTHSOME_MASTER_KEY_FILE", "/nowhere").env("ALL_PROXY", "socks5://h")));
+    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
+    let proxy = value("HTTPS_PROXY").unwrap();
+    assert!(proxy.strip_prefix("http://127.0.0.1:").is_some_and(|port| port.parse::<u16>().is_ok()), "{said}");
+    for name in ["HTTP_PROXY", "http_proxy", "https_proxy"] {
+        assert_eq!(value(name).as_ref(), Some(&proxy), "{name}");
+    }
+    let is = |name: &str, wanted: &str| assert_eq!(value(name).as_deref(), Some(wanted), "{name}");
+    is("NO_PROXY", "127.0.0.1,localhost,::1");
+    is("NODE_USE_ENV_PROXY", "1");
+    is("AUTHSOME_PROXY_MODE", "true");
+    is("OPENAI_API_KEY", PLACEHOLDER);
+    is("ACME_KEY", PLACEHOLDER);
+    assert!(value("AUTHSOME_RUN_ID").is_some() && value("NODE_EXTRA_CA_CERTS").is_some(), "{said}");
+    assert!(value("AUTHSOME_MASTER_KEY_FILE").is_none() && value("ALL_PROXY").is_none(), "{said}");
+}
+
+fn no_proxy_is_merged(world: &World) {
+    let output = finish(authsome(world, &[], &["sh", "-c", "echo $NO_PROXY $no_proxy"]).env("NO_PROXY", "corp.test"));
+    let merged = "corp.test,127.0.0.1,localhost,::1";
+    assert_eq!(succeeded(&output), format!("{merged} {merged}\n"));
+}
+
+fn injects(world: &World, version: &str, client: &str) {
+    let output = inside(world, &client.replace("URL", &format!("'{URL}'")));
+    let requests = world.internet.take_requests();
+    assert!(output.status.success(), "{}", show(&output));
+    let [request] = &requests[..] else { panic!("one request expected: {requests:?}") };
+    assert_eq!(request.header("authorization"), Some(format!("Bearer {OPENAI_KEY}").as_str()), "{request:?}");
+    assert_eq!((request.path.as_str(), request.version.as_str()), ("/v1/models?limit=2", version));
+    assert_eq!(request.header("proxy-authorization"), None);
+}
+
+/// The client trusts the origins' root and, for the other half, our authority alone.
+fn unmatched_host_shows_its_own_certificate(world: &World) {
+    let client = |host: &str| format!("curl -fsS --cacert {} https://{host}/", world.path("root.pem").display());
+    succeeded(&inside(world, &client("other.test")));
+    assert_eq!(world.internet.take_requests().len(), 1);
+    let opened = inside(world, &client("api.openai.com"));
+    assert_eq!(opened.status.code(), Some(60), "a connected provider's TLS is opened: {}", show(&opened));
+}
+
+/// The run tells its proxy's address and waits until the stranger is done.
+fn stranger_is_not_injected(world: &World) {
+    let client = ["sh", "-c", "echo $HTTPS_PROXY; read line"];
+    let mut run = authsome(world, &[], &client).stdin(Stdio::piped()).spawn().unwrap();
+    let mut proxy = String::new();
+    BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut proxy).unwrap();
+    let stranger = ["curl", "-fsS", "--proxy", proxy.trim(), "-H", "authorization: Bearer stranger", URL];
+    succeeded(&world.outside(&stranger));
+    drop(run.stdin.take());
+    run.wait().unwrap();
+    let requests = world.internet.take_requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].header("authorization"), Some("Bearer stranger"), "its TLS went through unopened");
+}
+
+/// The shell in between has ended when the request is made.
+fn descendant_whose_parent_left_is_injected(world: &World) {
+    let orphan = format!("mkfifo gone done; (sh -c 'read line < gone; curl -fsS {URL}; echo > done' &) ; echo > gone; read line < done");
+    succeeded(&inside(world, &orphan));
+    let requests = world.internet.take_requests();
+    assert_eq!(requests[0].header("authorization"), Some(format!("Bearer {OPENAI_KEY}").as_str()));
+}
+
+/// A tunnel through the proxy to one host, in which TLS with another name is begun. Says which certificate came.
+fn tunnel(world: &World, asked: &str, name: &str) -> Output {
+    let client = format!("exec openssl s_client -proxy ${{HTTPS_PROXY#http://}} -connect {asked} -servername {name} </dev/null 2>&1");
+    inside(world, &client)
+}
+
+fn tunnel_for_another_host_is_refused(world: &World) {
+    for (asked, name) in
+        [("other.test:443", "api.openai.com"), ("api.openai.com:443", "other.test"), ("api.acme.test:443", "api.openai.com")]
+    {
+        let said = show(&tunnel(world, asked, name));
+        assert!(!said.contains("BEGIN CERTIFICATE"), "{asked} {name}: {said}");
+    }
+    assert!(show(&tunnel(world, "api.openai.com:443", "api.openai.com")).contains("authsome CA"));
+    let log = world.home().join(".authsome/log/audit.jsonl");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log.matches("authority-mismatch").count(), 3, "{log}");
+}
+
+fn tunnel_by_address_is_not_injected(world: &World) {
+    let said = show(&tunnel(world, "203.0.113.10:443", "api.openai.com"));
+    assert!(said.contains("authsome test root"), "the origin's own certificate: {said}");
+}
+
+fn plain_http_is_forwarded(world: &World) {
+    succeeded(&inside(
+        world,
+        "curl -fsS -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'proxy-authorization: Basic eDp4' http://api.openai.com/a?b",
+    ));
+    let [request] = &world.internet.take_requests()[..] else { panic!("one request expected") };
+    assert_eq!((request.path.as_str(), request.authority.as_str()), ("/a?b", "api.openai.com"));
+    assert_eq!(request.header("authorization"), Some(format!("Bearer {PLACEHOLDER}").as_str()));
+    assert!(request.header("proxy-authorization").is_none() && request.header("proxy-connection").is_none(), "{request:?}");
+}
+
+fn requests_for_an_origin_are_refused(world: &World) {
+    let status =
+        |client: &str| succeeded(&inside(world, &format!("curl -sS -o body -w '%{{http_code}}' {client}; grep -q authsome: body")));
+    assert_eq!(status("--noproxy '*' $HTTPS_PROXY/"), "400");
+    assert_eq!(status("--noproxy '*' --request-target https://api.openai.com/ $HTTPS_PROXY/"), "400");
+    assert_eq!(status("-H 'host: other.test' http://api.openai.com/"), "400");
+    assert!(world.internet.take_requests().is_empty(), "no request may leave");
+}
+
+fn exit_codes_are_the_childs(world: &World) {
+    for (client, code) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 7"], 7),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (&["/etc/passwd"], 126),
+        (&["no-such-program"], 127),
+    ] {
+        let output = finish(&mut authsome(world, &[], client));
+        assert_eq!(output.status.code(), Some(code), "{client:?}: {}", show(&output));
+    }
+}
+
+/// Signals 32 and 33 are the C library's own (nptl(7)); its posix_spawn(3) leaves them ignored.
+fn signals_are_as_outside(world: &World) {
+    let client = [
+        "sed",
+        "-nE",
+        r"/^(CapEff|Uid|SigBlk):/p; s/^SigIgn:.*([0-7][0-9a-f]{7})$/\1/p; s/^SigIgn:.*[89a-f]([0-9a-f]{7})$/\1/p",
+        "/proc/self/status",
+    ];
+    let said = succeeded(&finish(&mut authsome(world, &[], &client)));
+    assert_eq!(said, succeeded(&world.outside(&client)));
+    assert_eq!(said.lines().count(), 4, "{said}");
+    let client = ["sh", "-c", "ulimit -c; ulimit -n; umask"];
+    assert_eq!(succeeded(&finish(&mut authsome(world, &[], &client))), succeeded(&world.outside(&client)));
+}
+
+/// The command sends SIGTERM to the supervisor alone, at once.
+fn terminated_supervisor_terminates_the_child(world: &World) {
+    let client = r#"trap 'echo terminated; exit 5' TERM; kill -TERM $PPID; while :; do sleep 0.05; done"#;
+    let output = inside(world, client);
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).trim()), (Some(5), "terminated"), "{}", show(&output));
+}
+
+fn leftovers_end_with_the_run(world: &World) {
+    let mark = super::death::mark(world, 11);
+    let output = inside(world, &format!("setsid sh -c 'trap \"\" TERM; sleep {mark}; sleep {mark}' >/dev/null 2>&1 & echo started"));
+    assert_eq!(succeeded(&output), "started\n");
+    assert!(super::death::processes(&mark).is_empty(), "the job outlived the run");
+}
+
+fn vault_is_refused_inside(world: &World) {
+    let authsome_path = world.path("authsome");
+    for command in ["run -- true", "export openai", "login openai --stdin"] {
+        let output = inside(world, &format!("exec {} {command}", authsome_path.display()));
+        assert_eq!(output.status.code(), Some(4), "{command:?}: {}", show(&output));
+    }
+}
+
+fn flags_of_the_other_mode_are_refused(world: &World) {
+    for flag in ["--egress=relay", "--intercept-port=8443", "--expose=80", "--publish=80", "--keep-path=/tmp"] {
+        let output = finish(&mut authsome(world, &[flag], &["echo", "started"]));
+        let name = flag.split('=').next().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+        assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains(name), "{}", show(&output));
+    }
+}
