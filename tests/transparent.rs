@@ -14,6 +14,7 @@ mod cases {
     pub mod clients;
     pub mod containment;
     pub mod death;
+    pub mod faults;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -33,7 +34,7 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 9] = [
+const MODULES: [(&str, &[Case]); 10] = [
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
@@ -42,6 +43,7 @@ const MODULES: [(&str, &[Case]); 9] = [
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
     ("death", cases::death::CASES),
+    ("faults", cases::faults::CASES),
     ("kills", cases::kills::CASES),
 ];
 
