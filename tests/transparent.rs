@@ -18,6 +18,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod names;
+    pub mod probes;
     pub mod process;
     pub mod relay;
     pub mod upstream;
@@ -34,7 +35,7 @@ use support::world::{GID, Mode, UID, World};
 pub type Case = (&'static str, fn(&World));
 
 /// Every case of every module runs in both modes.
-const MODULES: [(&str, &[Case]); 10] = [
+const MODULES: [(&str, &[Case]); 11] = [
     ("internet", cases::internet::CASES),
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
@@ -42,6 +43,7 @@ const MODULES: [(&str, &[Case]); 10] = [
     ("upstream", cases::upstream::CASES),
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
+    ("probes", cases::probes::CASES),
     ("death", cases::death::CASES),
     ("faults", cases::faults::CASES),
     ("kills", cases::kills::CASES),

@@ -36,7 +36,7 @@ const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acm
   "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
 
 /// The programs that clients are made of, by the name they have in the user's home.
-const CLIENTS: [(&str, &str); 10] = [
+const CLIENTS: [(&str, &str); 11] = [
     ("with_urllib.py", include_str!("../data/clients/with_urllib.py")),
     ("with_requests.py", include_str!("../data/clients/with_requests.py")),
     ("with_httpx.py", include_str!("../data/clients/with_httpx.py")),
@@ -46,6 +46,7 @@ const CLIENTS: [(&str, &str); 10] = [
     ("ask_dns.py", include_str!("../data/clients/ask_dns.py")),
     ("broken.py", include_str!("../data/clients/broken.py")),
     ("many.py", include_str!("../data/clients/many.py")),
+    ("probe.py", include_str!("../data/clients/probe.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
 
