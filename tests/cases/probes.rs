@@ -96,7 +96,7 @@ fn exposed_port_is_reached_and_no_other(world: &World) {
     assert_eq!(succeeded(&world.outside(&["python3", "probe.py", "tcp", "198.51.100.2", &port])), "done\n");
 }
 
-/// The child's listener greets one client and ends.
+/// The child's listener greets two clients; it lasts until both have heard, since what is under way ends with the run.
 fn published_port_is_reached_and_no_other(world: &World) {
     use std::io::{BufRead, BufReader, Read};
     let port = 18_080_u16;
@@ -104,7 +104,7 @@ fn published_port_is_reached_and_no_other(world: &World) {
         let script = format!(
             "import socket, sys\ns = socket.socket(socket.{family})\ns.bind(('{bind}', {port}))\ns.listen()\nprint('ready', flush=True)\n\
              s.settimeout(20)\nsys.stdin.readline()\n\
-             for _ in range(2):\n    c, _ = s.accept()\n    c.sendall(b'hello')\n    c.close()"
+             for _ in range(2):\n    c, _ = s.accept()\n    c.sendall(b'hello')\n    c.close()\nsys.stdin.readline()"
         );
         for published in [true, false] {
             let options: &[&str] = if published { &["--publish", "18080"] } else { &[] };
