@@ -15,10 +15,12 @@ mod cases {
     pub mod containment;
     pub mod death;
     pub mod environment;
+    pub mod faults;
     pub mod internet;
     pub mod kills;
     pub mod names;
     pub mod policy;
+    pub mod probes;
     pub mod process;
     pub mod relay;
     pub mod upstream;
@@ -44,7 +46,9 @@ const MODULES: &[(&str, &[Case])] = &[
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
+    ("probes", cases::probes::CASES),
     ("death", cases::death::CASES),
+    ("faults", cases::faults::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
 ];

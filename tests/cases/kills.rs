@@ -127,7 +127,8 @@ fn time_to_ready(world: &World, mark: &str) -> Duration {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let taken = started.elapsed();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
-    assert_eq!(line, "ready\n", "{}", show(&child.wait_with_output().unwrap()));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(line, "ready\n", "{}", show(&output));
     taken
 }
 

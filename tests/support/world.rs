@@ -36,7 +36,7 @@ const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acm
   "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
 
 /// The programs that clients are made of, by the name they have in the user's home.
-const CLIENTS: [(&str, &str); 8] = [
+const CLIENTS: [(&str, &str); 11] = [
     ("with_urllib.py", include_str!("../data/clients/with_urllib.py")),
     ("with_requests.py", include_str!("../data/clients/with_requests.py")),
     ("with_httpx.py", include_str!("../data/clients/with_httpx.py")),
@@ -44,6 +44,9 @@ const CLIENTS: [(&str, &str); 8] = [
     ("Client.java", include_str!("../data/clients/Client.java")),
     ("static.c", include_str!("../data/clients/static.c")),
     ("ask_dns.py", include_str!("../data/clients/ask_dns.py")),
+    ("broken.py", include_str!("../data/clients/broken.py")),
+    ("many.py", include_str!("../data/clients/many.py")),
+    ("probe.py", include_str!("../data/clients/probe.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
 
@@ -121,7 +124,9 @@ impl World {
             if !home.exists() {
                 fs::create_dir(&home).unwrap();
                 chown(&home, Some(NEIGHBOUR_ID), Some(NEIGHBOUR_ID)).unwrap();
+                let config = fs::read(self.home().join(".authsome/config.toml"));
                 self.login_as(NEIGHBOUR_ID, NEIGHBOUR_ID, &home, "openai", OPENAI_KEY);
+                config.into_iter().for_each(|config| fs::write(home.join(".authsome/config.toml"), config).unwrap());
             }
             let id = NEIGHBOUR_ID.to_string();
             command.env("HOME", &home).env("USER", name).current_dir(&home);

@@ -1,0 +1,132 @@
+//! Bad input, a full disk, too many connections: each is felt where it is and nowhere else.
+
+use crate::{
+    Case,
+    support::world::{OPENAI_KEY, UID, World, finish, show, succeeded},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::chown,
+    process::{ChildStdout, Stdio},
+};
+
+pub const CASES: &[Case] = &[
+    ("broken_input_ends_its_own_connection_alone", broken_input_ends_its_own_connection_alone),
+    ("descriptor_limit_is_raised_for_the_supervisor_alone", descriptor_limit_is_raised_for_the_supervisor_alone),
+    ("full_disk_is_told_at_the_end", full_disk_is_told_at_the_end),
+    ("full_disk_stops_a_run_whose_trail_is_required", full_disk_stops_a_run_whose_trail_is_required),
+    ("two_thousand_idle_connections_cost_little", two_thousand_idle_connections_cost_little),
+];
+
+fn broken_input_ends_its_own_connection_alone(world: &World) {
+    let good = "curl -fsS https://api.openai.com/ >/dev/null && echo served";
+    let script = format!("python3 broken.py api.openai.com && {good} && python3 broken.py other.test && {good}");
+    let said = succeeded(&world.inside(&["sh", "-c", &script]));
+    assert_eq!(said.lines().filter(|line| *line == "served").count(), 2, "{said}");
+    let injected =
+        |request: &crate::support::internet::Request| request.header("authorization").is_some_and(|value| value.ends_with(OPENAI_KEY));
+    assert_eq!(world.internet.take_requests().iter().filter(|request| injected(request)).count(), 2, "only in verified TLS");
+}
+
+/// `run --transparent -- script`, started by a shell with a lower soft limit; the pid is the supervisor's.
+fn with_limit(world: &World, limit: u32, client: &str) -> std::process::Command {
+    let script = format!("ulimit -Sn {limit}; exec {} run --transparent -- {client}", world.path("authsome").display());
+    world.start_as_mode(world.command(&["sh", "-c", &script]))
+}
+
+fn descriptor_limit_is_raised_for_the_supervisor_alone(world: &World) {
+    let client = "sh -c 'ulimit -Sn; read line'";
+    let mut child = with_limit(world, 300, client).stdin(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(line, "300\n", "{}", show(&output));
+    let limit = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<_> = limit.split_ascii_whitespace().collect();
+    assert!(fields[3] == fields[4] && fields[3] != "300", "{limit}");
+}
+
+/// The directory of the trail on a file system of its own, full but for the file's entry.
+fn fill_the_trails_disk(world: &World) {
+    let log = world.home().join(".authsome/log");
+    let _ = fs::create_dir(&log);
+    mount(Some("tmpfs"), &log, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0755")).unwrap();
+    for path in [log.clone(), log.join("audit.jsonl")] {
+        if path != log {
+            fs::write(&path, "").unwrap();
+        }
+        chown(&path, Some(UID), None).unwrap();
+    }
+    let mut filler = fs::File::create(log.join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+}
+
+fn full_disk_is_told_at_the_end(world: &World) {
+    succeeded(&world.inside(&["true"]));
+    fill_the_trails_disk(world);
+    let script = "for i in 1 2 3; do curl -fsS https://api.openai.com/ >/dev/null || exit 9; done; exit 7";
+    let output = world.inside(&["sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("records could not be written"), "{}", show(&output));
+    assert_eq!(world.internet.take_requests().len(), 3);
+}
+
+fn full_disk_stops_a_run_whose_trail_is_required(world: &World) {
+    let config = world.home().join(".authsome/config.toml");
+    let before = fs::read_to_string(&config).unwrap_or_default();
+    fs::write(&config, before + "[audit]\nrequired = true\n").unwrap();
+    chown(&config, Some(UID), None).unwrap();
+    let script = "curl -fsS https://api.openai.com/ >/dev/null; sleep 1000000";
+    succeeded(&world.inside(&["curl", "-fsS", "https://api.openai.com/"]));
+    fill_the_trails_disk(world);
+    let output = world.inside(&["sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(125), "{}", show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("audit.required") && said.contains("records could not be written"), "{}", show(&output));
+}
+
+const IDLE: u64 = 2000;
+const BUSY: u64 = 200;
+/// KiB of the supervisor's resident memory that one idle relayed connection may cost: some 5 are its two sockets' tasks, the rest is the
+/// allocator's, and nothing near the 64 KiB of a buffer for either direction.
+const KIB_PER_IDLE: u64 = 24;
+
+fn expect_line(stdout: &mut BufReader<ChildStdout>, expected: &str) {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), expected);
+}
+
+fn two_thousand_idle_connections_cost_little(world: &World) {
+    // The echo server is this process.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let mut child =
+        with_limit(world, 256, &format!("python3 many.py 203.0.113.12 8443 {IDLE} {BUSY}")).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let resident = |pid: u32| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    expect_line(&mut stdout, "one");
+    let before = resident(child.id());
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    expect_line(&mut stdout, "idle");
+    let each = resident(child.id()).saturating_sub(before) / IDLE;
+    // Another run of the same user is served meanwhile.
+    succeeded(&finish(&mut world.authsome(&[], &["curl", "-fsS", "https://api.openai.com/"])));
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    expect_line(&mut stdout, "busy");
+    expect_line(&mut stdout, "served");
+    let output = child.wait_with_output().unwrap();
+    succeeded(&output);
+    assert!(each <= KIB_PER_IDLE, "{each} KiB for each idle connection");
+}
