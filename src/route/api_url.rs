@@ -49,6 +49,11 @@ impl ApiUrl {
     pub fn claims(&self, target: &Target, path: &str) -> bool {
         self.port == target.port && self.pattern.matches(&target.host) && self.prefix.matches(path)
     }
+
+    /// Whether a server could take a request to that target and path for this one's.
+    pub fn could_claim(&self, target: &Target, path: &str) -> bool {
+        self.port == target.port && self.pattern.matches(&target.host) && self.prefix.could_match(path)
+    }
 }
 
 impl FromStr for ApiUrl {

@@ -22,6 +22,14 @@ impl PathPrefix {
             || (is_canonical(path) && path.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
+    /// Whether some server could take `path` for this prefix or what is below it, however it decodes, cuts and resolves the path.
+    /// For what must not be reached, where [`matches`](Self::matches) is for what may be.
+    pub fn could_match(&self, path: &str) -> bool {
+        let own = layers(&self.0).last().map(|text| resolved(&text)).unwrap_or_default();
+        let is_below = |text: String| resolved(&text).strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        layers(path).any(is_below)
+    }
+
     pub fn is_any(&self) -> bool {
         self.0.is_empty()
     }
@@ -41,19 +49,30 @@ impl fmt::Display for PathPrefix {
 /// Whether every server reads this path alike: no `.` or `..` segment and no empty one, also not behind percent-encoding (twice, too), a backslash or
 /// an encoded slash (RFC 3986 §3.3, §5.2.4, §6.2.2).
 pub fn is_canonical(path: &str) -> bool {
-    let mut text = path.to_owned();
-    // Once as it is, once decoded, once decoded twice: intermediaries and servers each take one layer.
-    for _ in 0..3 {
-        if !is_plain(&text) {
-            return false;
+    layers(path).all(|text| is_plain(&text))
+}
+
+/// The path as it is, decoded, and decoded twice: intermediaries and servers each take one layer.
+fn layers(path: &str) -> impl Iterator<Item = String> {
+    let decoded = |text: &String| {
+        let decoded = percent_decode_str(text).decode_utf8_lossy().into_owned();
+        (decoded != *text).then_some(decoded)
+    };
+    std::iter::successors(Some(path.to_owned()), decoded).take(3)
+}
+
+/// Dot segments resolved (RFC 3986 §5.2.4), empty segments and path parameters dropped, in lower case: the most lenient reading.
+fn resolved(path: &str) -> String {
+    let unified = path.replace('\\', "/").to_ascii_lowercase();
+    let mut segments = Vec::new();
+    for segment in unified.split('/').filter_map(|segment| segment.split(';').next()) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
         }
-        let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();
-        if decoded == text {
-            break;
-        }
-        text = decoded;
     }
-    true
+    segments.iter().flat_map(|segment| ["/", segment]).collect()
 }
 
 fn is_plain(path: &str) -> bool {

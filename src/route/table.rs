@@ -137,7 +137,7 @@ impl Table {
 impl HostRoutes {
     /// `path` as the client sent it, without query. The longer prefix wins, then an exact host over a pattern.
     pub fn decide(&self, path: &str) -> RequestDecision {
-        if self.endpoints.iter().any(|endpoint| endpoint.claims(&self.target, path)) {
+        if self.endpoints.iter().any(|endpoint| endpoint.could_claim(&self.target, path)) {
             return RequestDecision::Forward(Forward::OAuthEndpoint);
         }
         let matching = || self.routes.iter().filter(|route| route.url.prefix.matches(path));
@@ -187,6 +187,8 @@ fn is_loopback(host: &Host) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn target(text: &str) -> Target {
@@ -274,6 +276,54 @@ mod tests {
         assert!(matches!(table.decide(&target("twin.test")), Decision::Forward(Forward::Ambiguous(..))), "not even opened");
         let conflicts: Vec<_> = table.conflicts().into_iter().map(|conflict| format!("{} {}", conflict.a, conflict.b)).collect();
         assert_eq!(conflicts, ["deeper rival", "one two"]);
+    }
+
+    #[test]
+    fn no_spelling_of_an_endpoint_gets_a_credential() {
+        let table = table(&[("whole", "api.acme.test")]);
+        for path in [
+            "/oauth/token",
+            "/oauth/token/",
+            "/oauth//token",
+            "//oauth/token",
+            "/oauth/./token",
+            "/x/../oauth/token",
+            "/x/%2e%2e/oauth/token",
+            "/x/..;a/oauth/token",
+            "/oauth/%74oken",
+            "/oauth/%2574oken",
+            "/oauth%2ftoken",
+            "/oauth%5Ctoken",
+            "/oauth/token;x=1",
+            "/OAuth/Token",
+        ] {
+            assert_eq!(asked(&table, "api.acme.test", path), "OAuthEndpoint", "{path}");
+        }
+        for path in ["/oauth/tokens", "/oauth", "/x/oauth/token", "/oauth/token/../x", "/v1//x"] {
+            assert_eq!(asked(&table, "api.acme.test", path), "whole", "{path}");
+        }
+    }
+
+    proptest! {
+        /// Any mixture of the tricks, on every segment, still reaches the endpoint and nothing else.
+        #[test]
+        fn tricks_do_not_hide_an_endpoint(
+            before in prop::collection::vec("(/|/\\.|/%2e|/x/\\.\\.|/x/%2E%2e|/x/y/\\.\\./\\.\\.;z){0,3}", 2),
+            slashes in prop::collection::vec("/|%2f|%5c|%252F", 2),
+            escaped in prop::collection::vec(0_u8..3, 10),
+        ) {
+            let mut escapes = escaped.iter().cycle();
+            let mut spell = |segment: &str| -> String {
+                segment.bytes().zip(&mut escapes).map(|(byte, how)| match how {
+                    0 => char::from(byte).to_string(),
+                    1 => format!("%{byte:02x}"),
+                    _ => char::from(byte).to_uppercase().to_string(),
+                }).collect()
+            };
+            let path = format!("{}{}{}{}{}{}", before[0], slashes[0], spell("oauth"), before[1], slashes[1], spell("token"));
+            let table = table(&[("whole", "api.acme.test")]);
+            prop_assert_eq!(asked(&table, "api.acme.test", &path), "OAuthEndpoint", "{}", path);
+        }
     }
 
     #[test]
