@@ -239,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_may_lead_elsewhere_meets_no_condition() {
+        let rules = r#"[{"header": "X-Key", "value": "{api_key}", "on": {"path": "/api/**"}},
+                        {"basic": {"username": "x", "password": "{api_key}"}, "on": {"path": "/*/*/info/refs"}}]"#;
+        for path in ["/api/../x", "/api/%2e%2e/x", "/api//x", "/api/..%2fx", "/a/../info/refs", "/%2E/b/info/refs", "/a/b/info/refs/."] {
+            let request = applied(rules, &[("api_key", "K")], Request::get(path)).unwrap();
+            assert!(request.headers().is_empty(), "{path}");
+        }
+    }
+
+    #[test]
     fn a_value_that_would_end_the_header_is_refused_without_being_told() {
         for value in ["a\r\nX: y", "a\nb", "a\0b"] {
             for rules in [BEARER, r#"[{"query": "key", "value": "{api_key}"}]"#] {

@@ -8,7 +8,7 @@ use http::HeaderName;
 use crate::{
     host::Host,
     provider::schema,
-    route::{HostPattern, HostPatternError},
+    route::{HostPattern, HostPatternError, is_canonical},
     secret::Secret,
 };
 
@@ -103,7 +103,9 @@ impl Injection {
 
 impl Entry {
     pub(super) fn applies(&self, host: &Host, path: &str) -> bool {
-        self.host.as_ref().is_none_or(|pattern| pattern.matches(host)) && self.path.as_ref().is_none_or(|glob| glob.is_match(path))
+        // A path that servers read in more than one way meets no condition: it may lead out of what the glob names.
+        let is_on = |glob: &GlobMatcher| is_canonical(path) && glob.is_match(path);
+        self.host.as_ref().is_none_or(|pattern| pattern.matches(host)) && self.path.as_ref().is_none_or(is_on)
     }
 }
 
