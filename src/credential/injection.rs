@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use globset::{GlobBuilder, GlobMatcher};
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use crate::{
     host::Host,
@@ -60,6 +60,11 @@ enum Part {
 pub enum InjectionError {
     #[error("`{0}` is not a header name")]
     Header(String),
+    /// The proxy's own: whose request it is, where it ends, what concerns one connection only.
+    #[error("the header `{0}` belongs to the connection and cannot carry a credential")]
+    Reserved(HeaderName),
+    #[error("`on` names neither a host nor a path")]
+    NoCondition,
     #[error("`{0}` has an unmatched brace")]
     Brace(String),
     #[error("`{text}` names the field `{field}`, which `fields` does not have")]
@@ -84,6 +89,10 @@ impl Injection {
                 schema::What::Path { path } => Write::Path { value: template(path)? },
             };
             let on = entry.on.as_ref();
+            // A misspelled condition is an unknown field: without this the entry would apply everywhere.
+            if on.is_some_and(|on| on.host.is_none() && on.path.is_none()) {
+                return Err(InjectionError::NoCondition);
+            }
             let host = on.and_then(|on| on.host.as_deref()).map(str::parse::<HostPattern>).transpose()?;
             let path = on.and_then(|on| on.path.as_deref()).map(glob).transpose()?;
             Ok(Entry { host, path, write })
@@ -95,7 +104,7 @@ impl Injection {
     pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.entries.iter().filter_map(|entry| match &entry.write {
             Write::Header { name, .. } => Some(name),
-            Write::Basic { .. } => Some(&http::header::AUTHORIZATION),
+            Write::Basic { .. } => Some(&header::AUTHORIZATION),
             Write::Query { .. } | Write::Path { .. } => None,
         })
     }
@@ -146,12 +155,57 @@ impl Template {
     }
 }
 
+/// RFC 9110 §7.2 and §8.6, RFC 9112 §6.1, and what §7.6.1 of RFC 9110 removes on the way.
+const RESERVED: [HeaderName; 9] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+];
+
 fn header_name(text: &str) -> Result<HeaderName, InjectionError> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| InjectionError::Header(text.to_owned()))
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| InjectionError::Header(text.to_owned()))?;
+    if RESERVED.contains(&name) { Err(InjectionError::Reserved(name)) } else { Ok(name) }
 }
 
 /// `*` stays within a segment, `**` does not.
 fn glob(text: &str) -> Result<GlobMatcher, InjectionError> {
     let built = GlobBuilder::new(text).literal_separator(true).backslash_escape(false).build();
     built.map(|glob| glob.compile_matcher()).map_err(|error| InjectionError::Glob { glob: text.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(entry: &str) -> String {
+        let entries: Vec<schema::Inject> = serde_json::from_str(&format!("[{entry}]")).unwrap();
+        Injection::compile(&entries, &["api_key".to_owned()]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn headers_of_the_connection_carry_no_credential() {
+        for name in ["Host", "content-length", "Transfer-Encoding", "connection", "TE", "upgrade", "trailer", "keep-alive"] {
+            let error = error(&format!(r#"{{"header": "{name}", "value": "{{api_key}}"}}"#));
+            assert_eq!(error, format!("the header `{}` belongs to the connection and cannot carry a credential", name.to_lowercase()));
+        }
+    }
+
+    #[test]
+    fn wrong_entries_say_why() {
+        for (entry, want) in [
+            (r#"{"header": "X", "value": "{api_key}", "on": {"hots": "acme.test"}}"#, "`on` names neither a host nor a path"),
+            (r#"{"header": "X", "value": "{api_key}", "on": {}}"#, "`on` names neither a host nor a path"),
+            (r#"{"header": "a b", "value": "{api_key}"}"#, "`a b` is not a header name"),
+            (r#"{"header": "X", "value": "{api_key"}"#, "`{api_key` has an unmatched brace"),
+            (r#"{"query": "k", "value": "{sid}"}"#, "`{sid}` names the field `sid`, which `fields` does not have"),
+        ] {
+            assert_eq!(error(entry), want, "{entry}");
+        }
+    }
 }
