@@ -72,7 +72,12 @@ impl Catalog {
         // Made with mode 0600, in the same directory, so that the rename is atomic.
         let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.directory).map_err(write)?;
         temporary.write_all(text.as_bytes()).and_then(|()| temporary.as_file().sync_all()).map_err(write)?;
-        temporary.persist(&path).map_err(|error| write(error.error))?;
+        let kept = if force { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
+        kept.map_err(|error| match error.error.kind() {
+            // Another process was first.
+            io::ErrorKind::AlreadyExists => ProviderError::Exists(provider.name.clone()),
+            _ => write(error.error),
+        })?;
         fs::File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(write)?;
         Ok(provider.name)
     }
@@ -106,5 +111,79 @@ fn read(path: &Path) -> Result<Option<String>, ProviderError> {
             Err(failed(io::Error::other("not a definition: it is no file, or over 1 MiB")))
         }
         Ok(_) => fs::read_to_string(path).map(Some).map_err(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, thread};
+
+    use super::*;
+
+    const ACME: &str = r#"{"name": "acme", "auth_type": "api_key", "api_url": "api.acme.test", "x-kept": 1}"#;
+
+    fn name(text: &str) -> ProviderName {
+        text.parse().unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_registered_definition_is_private_and_found() {
+        let home = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(home.path()).unwrap();
+        assert!(catalog.find(&name("acme"), None).unwrap().is_none());
+        assert_eq!(catalog.register(ACME, "acme.json".as_ref(), false).unwrap(), name("acme"));
+        let path = home.path().join("providers/acme.json");
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let provider = catalog.find(&name("acme"), None).unwrap().unwrap();
+        assert_eq!((provider.source, &provider.document["x-kept"]), (Source::File(path), &1.into()));
+        assert_eq!(catalog.custom_names(), [name("acme")]);
+        assert!(catalog.remove(&name("acme")).unwrap() && !catalog.remove(&name("acme")).unwrap());
+    }
+
+    #[test]
+    fn one_of_many_that_register_a_name_wins() {
+        let home = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(home.path()).unwrap();
+        let register = || catalog.register(ACME, "acme.json".as_ref(), false);
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(register)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+        assert!(results.iter().flat_map(|result| result.as_ref().err()).all(|error| matches!(error, ProviderError::Exists(_))));
+        assert_eq!(fs::read_dir(home.path().join("providers")).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_taken_name_needs_force_and_wrong_text_changes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(home.path()).unwrap();
+        let openai = ACME.replace("\"acme\"", "\"openai\"");
+        assert!(matches!(catalog.register(&openai, "f".as_ref(), false), Err(ProviderError::Exists(_))), "bundled");
+        catalog.register(&openai, "f".as_ref(), true).unwrap();
+        assert!(catalog.register("{", "f".as_ref(), true).unwrap_err().to_string().starts_with("f: JSON: "));
+        let ours = catalog.find(&name("openai"), None).unwrap().unwrap();
+        assert_eq!(ours.api_urls[0].to_string(), "https://api.acme.test", "the user's own rules over the bundled one");
+        assert!(catalog.remove(&name("openai")).unwrap());
+        assert_eq!(catalog.find(&name("openai"), None).unwrap().unwrap().source, Source::Bundled);
+    }
+
+    #[test]
+    fn a_broken_file_is_in_nobodys_way_but_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("providers");
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("broken.json"), "{").unwrap();
+        fs::write(directory.join("other.json"), ACME).unwrap();
+        let catalog = Catalog::open(home.path()).unwrap();
+        assert!(catalog.names().contains(&name("broken")) && catalog.find(&name("openai"), None).unwrap().is_some());
+        let broken = catalog.find(&name("broken"), None).map(drop).unwrap_err().to_string();
+        assert!(broken.contains("broken.json: JSON: "), "{broken}");
+        let misnamed = catalog.find(&name("other"), None).map(drop).unwrap_err().to_string();
+        assert!(misnamed.ends_with("other.json: name: `acme` in a file for `other`"), "{misnamed}");
     }
 }
