@@ -109,6 +109,61 @@ fn keys_go_where_each_api_wants_them() {
     assert_eq!(shape("algolia", "x-dsn.algolia.net", "/1/indexes"), ["x-algolia-api-key: API_KEY", "x-algolia-application-id: APP_ID"]);
 }
 
+/// What an OAuth connection's request carries in `authorization`.
+fn authorized(name: &str, host: &str, path: &str) -> Option<String> {
+    let provider = Catalog::open("/nonexistent".as_ref()).unwrap().find(&name.parse().unwrap(), None).unwrap().unwrap();
+    let grant = Grant {
+        provider: provider.name.clone(),
+        injection: provider.oauth_injection.clone(),
+        credential: Arc::new(Credential { fields: BTreeMap::from([("access_token".to_owned(), Secret::new("T".to_owned()))]) }),
+        placeholder: provider.placeholder.as_str().into(),
+        needles: None,
+    };
+    let request = Request::get(path).body(()).unwrap();
+    let request = apply(Permit::Inject { grant, host: host.parse().unwrap() }, request).unwrap().into_request();
+    request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn access_tokens_go_where_each_api_wants_them() {
+    for (name, host, path, want) in [
+        ("github", "api.github.com", "/user", Some("Bearer T")),
+        ("github", "uploads.github.com", "/repos/a/b/releases/1/assets", Some("Bearer T")),
+        ("github", "github.com", "/acme/repo.git/info/refs", Some("Basic eC1hY2Nlc3MtdG9rZW46VA==")),
+        ("github", "github.com", "/acme/repo/settings", None),
+        ("gitlab", "gitlab.com", "/api/v4/user", Some("Bearer T")),
+        ("gitlab", "gitlab.com", "/group/sub/repo.git/git-upload-pack", Some("Basic b2F1dGgyOlQ=")),
+        ("gitlab", "gitlab.com", "/users/sign_in", None),
+        ("linear", "api.linear.app", "/graphql", Some("Bearer T")),
+        ("slack", "slack.com", "/api/auth.test", Some("Bearer T")),
+        ("google-drive", "www.googleapis.com", "/drive/v3/files", Some("Bearer T")),
+    ] {
+        assert_eq!(authorized(name, host, path).as_deref(), want, "{name} {host}{path}");
+    }
+}
+
+/// Those that say so themselves: one header, one scheme, nothing else changed.
+#[test]
+fn bearer_keys_are_written_as_rfc_6750_says() {
+    let is_bearer = |provider: &Provider| {
+        let written = &provider.document;
+        written.get("inject").is_none() && written.pointer("/api_key/header_prefix").is_some_and(|prefix| prefix == "Bearer")
+    };
+    let all = catalog();
+    let bearer: Vec<_> = all.iter().filter(|provider| is_bearer(provider)).collect();
+    assert!(bearer.len() >= 40, "{}", bearer.len());
+    for provider in bearer {
+        let request = injected(provider, "api.acme.test", "/x?y=1");
+        let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(
+            (headers, request.uri().to_string().as_str()),
+            (vec![("authorization", "Bearer API_KEY")], "/x?y=1"),
+            "{}",
+            provider.name
+        );
+    }
+}
+
 #[test]
 fn keys_stay_off_the_rest_of_a_site() {
     let all = catalog();

@@ -112,7 +112,7 @@ impl Provider {
         let name: ProviderName = written.name.parse().map_err(|problem: ProviderError| error("name", problem.to_string()))?;
         let fields = fields(&written);
         let injection = injection(&written, &fields).map_err(|(field, reason)| error(field, reason))?;
-        let oauth_injection = oauth_injection(&written).map_err(|reason| error("api_key", reason))?;
+        let oauth_injection = oauth_injection(&written, &fields).map_err(|(field, reason)| error(field, reason))?;
         let default = written.oauth.as_ref().and_then(|oauth| oauth.base_url.as_deref());
         let (api_urls, needs_base_url) =
             api_urls(&written, base_url.or(default)).map_err(|(at, problem)| error(&at, problem.to_string()))?;
@@ -173,7 +173,10 @@ fn fields(written: &Document) -> Vec<Field> {
 fn injection(written: &Document, fields: &[Field]) -> Result<Injection, (&'static str, String)> {
     let names: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
     match &written.inject {
-        Some(entries) => Injection::compile(entries, &names).map_err(|error| ("inject", error.to_string())),
+        Some(entries) => {
+            let entries: Vec<Inject> = entries.iter().filter(|entry| !is_for_oauth(entry, &names)).cloned().collect();
+            Injection::compile(&entries, &names).map_err(|error| ("inject", error.to_string()))
+        }
         None => {
             let header = ApiKey { header_prefix: Some("Bearer".to_owned()), ..ApiKey::default() };
             let first = names.first().map_or(API_KEY, String::as_str);
@@ -183,10 +186,26 @@ fn injection(written: &Document, fields: &[Field]) -> Result<Injection, (&'stati
 }
 
 /// An access token goes where the definition says, or where RFC 6750 §2.1 says.
-fn oauth_injection(written: &Document) -> Result<Injection, String> {
+fn oauth_injection(written: &Document, fields: &[Field]) -> Result<Injection, (&'static str, String)> {
+    let names: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
+    let entries: Vec<Inject> = written.inject.iter().flatten().filter(|entry| is_for_oauth(entry, &names)).cloned().collect();
+    if !entries.is_empty() {
+        return Injection::compile(&entries, &[ACCESS_TOKEN.to_owned()]).map_err(|error| ("inject", error.to_string()));
+    }
     let bearer = ApiKey { header_prefix: Some("Bearer".to_owned()), ..ApiKey::default() };
     let header = written.api_key.as_ref().filter(|_| written.auth_type == AuthType::ApiKey).unwrap_or(&bearer);
-    header_of(header, ACCESS_TOKEN)
+    header_of(header, ACCESS_TOKEN).map_err(|error| ("api_key", error))
+}
+
+/// It says `{access_token}`, and that is not what a typed field happens to be called.
+fn is_for_oauth(entry: &Inject, fields: &[String]) -> bool {
+    let texts = match &entry.what {
+        What::Header { value, .. } | What::Query { value, .. } => [value.as_str(), ""],
+        What::Basic { basic } => [basic.username.as_str(), basic.password.as_str()],
+        What::Path { path } => [path.as_str(), ""],
+    };
+    let token = format!("{{{ACCESS_TOKEN}}}");
+    texts.iter().any(|text| text.contains(&token)) && !fields.iter().any(|field| field == ACCESS_TOKEN)
 }
 
 fn header_of(api_key: &ApiKey, field: &str) -> Result<Injection, String> {

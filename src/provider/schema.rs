@@ -133,7 +133,8 @@ fn yes() -> bool {
     true
 }
 
-/// One thing to write into a request.
+/// One thing to write into a request. An entry that says `{access_token}` is for OAuth connections, every other one for typed fields;
+/// without any of the first kind an access token goes into `Authorization: Bearer`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Inject {
     #[serde(flatten)]
