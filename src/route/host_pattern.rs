@@ -108,11 +108,19 @@ fn stranger_of(suffix: &str) -> String {
 /// The pattern that was probably meant: any label in front of the suffix, or a host whose dots were not escaped.
 fn safe_pattern(pattern: &str, suffix: &str) -> Option<String> {
     let own = suffix.trim_start_matches('.');
-    if own.contains('.') {
-        return own.parse::<Host>().is_ok().then(|| format!(r"(.+\.)?{}", regex_syntax::escape(own)));
+    if let Some((label, _)) = own.split_once('.') {
+        // The analysis may have lost the beginning of the name, and what is left would be a stranger's.
+        let is_whole = is_label_of(label, &pattern.to_ascii_lowercase()) && own.parse::<Host>().is_ok();
+        return is_whole.then(|| format!(r"(.+\.)?{}", regex_syntax::escape(own)));
     }
     let plain = pattern.trim_start_matches('^').trim_end_matches('$');
     (plain.contains('.') && plain.parse::<Host>().is_ok()).then(|| regex_syntax::escape(plain))
+}
+
+/// Whether `label` stands in the pattern with no letter, digit or hyphen of a longer one in front.
+fn is_label_of(label: &str, pattern: &str) -> bool {
+    let continues = |at: usize| pattern[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+    pattern.match_indices(label).any(|(at, _)| !continues(at))
 }
 
 impl FromStr for HostPattern {
@@ -184,6 +192,7 @@ mod tests {
             (r"[a-z]+acme\.test", Some(r"(.+\.)?acme\.test")),
             (r".*acme\.(test|com)", Some(r"(.+\.)?acme\.test")),
             (r"(?x) api\.acme\.test # .*", None),
+            (r"(?i)api\.acme\.test", None),
         ] {
             let error = HostPattern::regex(pattern).map(|accepted| accepted.to_string()).expect_err(pattern);
             match (&error, suggestion) {
