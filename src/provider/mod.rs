@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
 use regex::{Regex, RegexBuilder};
+use serde_path_to_error::Segment;
 
 use crate::{
     credential::Injection,
@@ -107,8 +108,10 @@ impl Provider {
         let document: serde_json::Value =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|problem| error("JSON", problem.into_inner().to_string()))?;
         deserializer.end().map_err(|problem| error("JSON", problem.to_string()))?;
-        let written: Document = serde_path_to_error::deserialize(&document)
-            .map_err(|problem| error(&problem.path().to_string(), problem.inner().to_string()))?;
+        let written: Document = serde_path_to_error::deserialize(&document).map_err(|problem| {
+            let reason = with_offending(problem.inner().to_string(), offending(&document, problem.path()));
+            error(&problem.path().to_string(), reason)
+        })?;
         let name: ProviderName = written.name.parse().map_err(|problem: ProviderError| error("name", problem.to_string()))?;
         let fields = fields(&written);
         let injection = injection(&written, &fields).map_err(|(field, reason)| error(field, reason))?;
@@ -123,7 +126,7 @@ impl Provider {
             auth_type: written.auth_type,
             flow: written.flow.clone().unwrap_or_else(|| API_KEY.to_owned()),
             api_urls,
-            endpoints: endpoints(&written, base_url.or(default)),
+            endpoints: endpoints(&written, base_url.or(default)).map_err(|(at, problem)| error(&at, problem.to_string()))?,
             exports: exports(&written).map_err(|(at, reason)| error(&at, reason))?,
             env_var: api_key.env_var.map(|name| variable(name).map_err(|reason| error("api_key.env_var", reason))).transpose()?,
             key_pattern: key_pattern.map_err(|problem| error("api_key.key_pattern", problem.to_string()))?,
@@ -155,6 +158,32 @@ impl Provider {
         let secret = self.fields.iter().filter(|field| field.secret).map(|field| field.name.clone());
         if self.scrub { secret.chain([ACCESS_TOKEN.to_owned()]).collect() } else { Vec::new() }
     }
+}
+
+/// Characters of the offending text that an error shows.
+const SHOWN: usize = 120;
+
+fn with_offending(reason: String, offending: Option<&serde_json::Value>) -> String {
+    let Some(value) = offending else { return reason };
+    let text = value.to_string();
+    if reason.contains(text.trim_matches('"')) {
+        return reason;
+    }
+    let shown: String = text.chars().take(SHOWN).collect();
+    format!("{reason}, not `{shown}{}`", if shown.len() < text.len() { "…" } else { "" })
+}
+
+/// What stands at `path`; `None` for the whole document.
+fn offending<'a>(document: &'a serde_json::Value, path: &serde_path_to_error::Path) -> Option<&'a serde_json::Value> {
+    let mut value = document;
+    for segment in path.iter() {
+        value = match segment {
+            Segment::Seq { index } => value.get(index)?,
+            Segment::Map { key } => value.get(key)?,
+            Segment::Enum { .. } | Segment::Unknown => return None,
+        };
+    }
+    path.iter().next().map(|_| value)
 }
 
 fn fields(written: &Document) -> Vec<Field> {
@@ -251,13 +280,27 @@ fn api_urls(written: &Document, base_url: Option<&str>) -> Result<(Vec<ApiUrl>, 
     Ok((urls, needs))
 }
 
-/// Endpoints that are no plain https URL cannot be reached through an opened connection anyway.
-fn endpoints(written: &Document, base_url: Option<&str>) -> Vec<ApiUrl> {
-    let Some(oauth) = &written.oauth else { return Vec::new() };
-    let urls =
-        [&oauth.authorization_url, &oauth.token_url, &oauth.revocation_url, &oauth.device_authorization_url, &oauth.registration_endpoint];
-    let filled = urls.into_iter().flatten().map(|url| url.replace(BASE_URL, base_url.unwrap_or_default().trim_end_matches('/')));
-    filled.filter_map(|url| url.split('?').next()?.parse().ok()).collect()
+/// Only https is ever opened, so an endpoint of another scheme, or one that waits for a base URL, is out of reach.
+fn endpoints(written: &Document, base_url: Option<&str>) -> Result<Vec<ApiUrl>, (String, ApiUrlError)> {
+    let Some(oauth) = &written.oauth else { return Ok(Vec::new()) };
+    let urls = [
+        ("authorization_url", &oauth.authorization_url),
+        ("token_url", &oauth.token_url),
+        ("revocation_url", &oauth.revocation_url),
+        ("device_authorization_url", &oauth.device_authorization_url),
+        ("registration_endpoint", &oauth.registration_endpoint),
+    ];
+    let mut endpoints = Vec::new();
+    for (field, url) in urls.into_iter().filter_map(|(field, url)| Some((field, url.as_deref()?))) {
+        let filled = base_url.map_or_else(|| url.to_owned(), |base_url| url.replace(BASE_URL, base_url.trim_end_matches('/')));
+        let bare = filled.split(['?', '#']).next().unwrap_or_default();
+        match bare.parse() {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(ApiUrlError::Scheme(_) | ApiUrlError::NoBaseUrl(_)) => {}
+            Err(problem) => return Err((format!("oauth.{field}"), problem)),
+        }
+    }
+    Ok(endpoints)
 }
 
 fn exports(written: &Document) -> Result<Vec<Export>, (String, String)> {
@@ -336,5 +379,83 @@ impl fmt::Display for Source {
             Self::Bundled => f.write_str("bundled"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(rest: &str) -> Result<Provider, String> {
+        let text = format!(r#"{{"name": "acme", "auth_type": "api_key", {rest}}}"#);
+        Provider::parse(&text, Source::File("acme.json".into()), None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn names() {
+        for text in ["a", "openai", "github-mcp", "x.y_z", "7"] {
+            assert_eq!(text.parse::<ProviderName>().unwrap().as_str(), text);
+        }
+        let long = "a".repeat(65);
+        for text in ["", "OpenAI", "-a", ".a", "..", "a/b", "a b", "ä", "a\0", &long] {
+            assert!(text.parse::<ProviderName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field_the_text_and_what_is_accepted() {
+        for (rest, want) in [
+            (r#""api_url": 5"#, "api_url: expected `HOST`, `https://HOST[:PORT][/PATH]`, `regex:PATTERN`, or a list of them, not `5`"),
+            (r#""api_url": "http://acme.test""#, "api_url: `http://acme.test` is not an https URL"),
+            (r#""api_url": ["a.test", "b c"]"#, "api_url[1]: `b c` is not a host name"),
+            (r#""export": {"A": "KEY"}"#, "export.A: `KEY` is neither API_TOKEN nor ACCESS_TOKEN"),
+            (r#""export": {"A": 5}"#, "export.A: expected `API_TOKEN`, `ACCESS_TOKEN`, or under `env` variable names by field, not `5`"),
+            (r#""export": {"env": {"api_key": "PATH"}}"#, "export.env.api_key: `PATH` is not a name for an exported variable"),
+            (r#""export": {"A": "API_TOKEN", "env": {"api_key": "A"}}"#, "export: `A` is named twice"),
+            (
+                r#""inject": [{"path": "{api_key}"}, {"heder": "X"}]"#,
+                r#"inject[1]: expected `header` and `value`, `basic` with `username` and `password`, `query` and `value`, or `path`, not `{"heder":"X"}`"#,
+            ),
+            (
+                r#""inject": [{"header": "Host", "value": "x"}]"#,
+                "inject: the header `host` belongs to the connection and cannot carry a credential",
+            ),
+            (r#""fields": {"a": {"label": 5}}"#, "fields.a.label: invalid type: integer `5`, expected a string"),
+            (
+                r#""oauth": {"token_url": "https://acme.test/oauth//token"}"#,
+                "oauth.token_url: `/oauth//token` is no path prefix (no dot segments, no empty segments, no query)",
+            ),
+        ] {
+            assert_eq!(parse(rest).map(|_| ()), Err(format!("acme.json: {want}")), "{rest}");
+        }
+        let error = Provider::parse(r#"{"name": "acme", "auth_type": "key"}"#, Source::Bundled, None).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "bundled: auth_type: unknown variant `key`, expected one of `api_key`, `oauth2`, `browser`");
+    }
+
+    #[test]
+    fn both_shapes_of_export_and_old_names_are_read() {
+        let provider =
+            parse(r#""host_url": "api.acme.test", "docs": "https://acme.test", "export": {"env": {"api_key": "ACME_KEY"}}, "other": 1"#);
+        let provider = provider.unwrap();
+        assert_eq!(provider.api_urls[0].to_string(), "https://api.acme.test");
+        assert_eq!(provider.exports, [Export { variable: "ACME_KEY".into(), field: "api_key".into() }]);
+        assert_eq!((provider.docs_url.as_deref(), &provider.document["other"]), (Some("https://acme.test"), &1.into()));
+    }
+
+    #[test]
+    fn a_base_url_is_filled_in_when_there_is_one() {
+        let text =
+            r#"{"name": "acme", "auth_type": "oauth2", "api_url": "{base_url}/api", "oauth": {"token_url": "{base_url}/token?a=b"}}"#;
+        let without = Provider::parse(text, Source::Bundled, None).unwrap();
+        assert_eq!((without.api_urls.len(), without.endpoints.len(), without.needs_base_url()), (0, 0, true));
+        let with = Provider::parse(text, Source::Bundled, Some("https://acme.test/")).unwrap();
+        let all: Vec<_> = with.api_urls.iter().chain(&with.endpoints).map(ToString::to_string).collect();
+        assert_eq!(all, ["https://acme.test/api", "https://acme.test/token"]);
+    }
+
+    #[test]
+    fn a_typed_field_may_be_called_access_token() {
+        let provider = parse(r#""fields": {"access_token": {}}, "inject": [{"header": "X-Key", "value": "{access_token}"}]"#).unwrap();
+        assert_eq!(provider.injection.headers().map(|name| name.as_str()).collect::<Vec<_>>(), ["x-key"]);
     }
 }

@@ -59,7 +59,7 @@ pub enum AuthType {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `HOST`, `https://HOST[:PORT][/PATH]`, `regex:PATTERN`, or a list of them")]
 pub enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -112,7 +112,7 @@ fn bearer() -> Option<String> {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `API_TOKEN`, `ACCESS_TOKEN`, or under `env` variable names by field")]
 pub enum Export {
     /// Under `env`: field names to variable names.
     Fields(BTreeMap<String, String>),
@@ -144,7 +144,7 @@ pub struct Inject {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `header` and `value`, `basic` with `username` and `password`, `query` and `value`, or `path`")]
 pub enum What {
     Header { header: String, value: String },
     Basic { basic: Basic },
