@@ -20,17 +20,20 @@ use crate::{
     ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, Policy, Rule, Ruleset, Table, Verdict},
 };
 
-use self::{address::Pair, forwarding::Journal};
+use self::{address::Pair, forwarding::Journal, holder::Holder};
 
 mod address;
 mod foreign;
 mod forwarding;
+mod holder;
 
 /// Links and tables are called `ns-` and six hexadecimal digits.
 const PREFIX: &str = "ns-";
 const DIGITS: usize = 6;
 /// How the comment of a rule with a piece of the journal begins; also what tells our tables from others of such a name.
 const JOURNAL: &str = "before:";
+/// How the comment of the rule begins that says whose an uplink is.
+const HOLDER: &str = "holder:";
 /// Octets of a comment in nft(8), NFTNL_UDATA_COMMENT_MAXLEN of libnftnl.
 const COMMENT_MAX: usize = 128;
 /// Neighbour solicitation and advertisement, RFC 4861 §4.3, §4.4.
@@ -104,7 +107,7 @@ pub fn sweep() -> Result<()> {
     }
     let _lock = lock()?;
     let links = link::names()?;
-    all(journals()?.into_iter().filter(|(link, _)| !links.contains(link)).map(|(link, _)| undo(&link)))
+    all(records()?.into_iter().filter(|record| !record.is_live(&links)).map(|record| undo(&record.link)))
 }
 
 impl Inner {
@@ -121,7 +124,7 @@ impl Inner {
     fn connect(&self, pairs: &[Option<Pair>], denied: &[IpNet]) -> Result<()> {
         // Also those of the dead: what they found is what was.
         let mut journal = Journal::default();
-        journals()?.into_iter().for_each(|(_, older)| journal.merge(older));
+        records()?.into_iter().for_each(|older| journal.merge(older.journal));
         journal.merge(Journal::of_switching_on(self.v6.is_some())?);
         self.table(denied, &journal).load()?;
         journal.apply()?;
@@ -138,12 +141,13 @@ impl Inner {
         let from = || In(self.link.clone());
         let to = || Out(self.link.clone());
         let neighbour = || NEIGHBOUR.map(|kind| rule(vec![from(), Icmpv6(kind)], Verdict::Accept));
-        let journaled = |piece| Rule { comment: Some(format!("{JOURNAL} {piece}")), ..rule(vec![from()], Verdict::Drop) };
+        let noted = |comment| Rule { comment: Some(comment), ..rule(vec![from()], Verdict::Drop) };
+        let notes = Holder::this().map(|holder| format!("{HOLDER} {holder}"));
         let masqueraded =
             [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(vec![From(side.addr.addr.into())], Verdict::Masquerade));
         let returning = [rule(vec![to(), Established], Verdict::Accept), rule(vec![to()], Verdict::Drop)];
         let chain = |kind, hook, priority, rules| Chain { name: format!("{hook}"), kind, hook, priority, policy: Policy::Accept, rules };
-        let pieces = journal.pieces(COMMENT_MAX - JOURNAL.len() - 1);
+        let pieces = journal.pieces(COMMENT_MAX - JOURNAL.len() - 1).into_iter().map(|piece| format!("{JOURNAL} {piece}"));
         let chains = vec![
             // Before anyone's DNAT can turn an address of the host (a published port) into one that is forwarded to.
             chain(
@@ -152,7 +156,7 @@ impl Inner {
                 NAT_DST - 10,
                 neighbour().into_iter().chain([rule(vec![from(), ToLocal], Verdict::Drop)]).collect(),
             ),
-            chain(Kind::Filter, Hook::Input, -10, neighbour().into_iter().chain(pieces.into_iter().map(journaled)).collect()),
+            chain(Kind::Filter, Hook::Input, -10, neighbour().into_iter().chain(notes.into_iter().chain(pieces).map(noted)).collect()),
             chain(
                 Kind::Filter,
                 Hook::Forward,
@@ -171,10 +175,10 @@ fn undo(link: &str) -> Result<()> {
     let dismissed = foreign::dismiss(link);
     let links = link::names()?;
     let (mut own, mut kept) = (Journal::default(), Journal::default());
-    for (other, journal) in journals()? {
+    for other in records()? {
         match () {
-            () if other == link => own = journal,
-            () if links.contains(&other) => kept.merge(journal),
+            () if other.link == link => own = other.journal,
+            () if other.is_live(&links) => kept.merge(other.journal),
             () => {}
         }
     }
@@ -182,22 +186,39 @@ fn undo(link: &str) -> Result<()> {
     nft::transact(vec![nft::delete_table(Family::Inet, link)]).or_else(unless(Errno::ENOENT))
 }
 
-/// Every uplink's table and what it has recorded.
-fn journals() -> Result<Vec<(String, Journal)>> {
-    let rules = query::rules().map_err(|refusal| refusal.into_error("list rules"))?;
-    let mut journals: Vec<(String, Journal)> = Vec::new();
-    for rule in rules.into_iter().filter(|rule| rule.family == Family::Inet && is_ours(&rule.table)) {
-        let Some(piece) = rule.comment.as_deref().and_then(|comment| comment.strip_prefix(JOURNAL)) else { continue };
-        match journals.iter_mut().find(|(link, _)| *link == rule.table) {
-            Some((_, journal)) => journal.parse(piece),
-            None => {
-                let mut journal = Journal::default();
-                journal.parse(piece);
-                journals.push((rule.table, journal));
-            }
-        }
+/// What an uplink's table says of it.
+struct Record {
+    link: String,
+    journal: Journal,
+    holder: Option<Holder>,
+}
+
+impl Record {
+    /// The kernel takes a moment to remove the link of a namespace that has gone, so the process that held it counts too.
+    fn is_live(&self, links: &[String]) -> bool {
+        links.contains(&self.link) && self.holder.as_ref().is_none_or(Holder::is_alive)
     }
-    Ok(journals)
+}
+
+/// Every uplink's record.
+fn records() -> Result<Vec<Record>> {
+    let rules = query::rules().map_err(|refusal| refusal.into_error("list rules"))?;
+    let mut records: Vec<Record> = Vec::new();
+    for rule in rules.into_iter().filter(|rule| rule.family == Family::Inet && is_ours(&rule.table)) {
+        let Some(comment) = rule.comment.as_deref() else { continue };
+        let (piece, holder) = (comment.strip_prefix(JOURNAL), comment.strip_prefix(HOLDER));
+        if piece.is_none() && holder.is_none() {
+            continue;
+        }
+        let at = records.iter().position(|record| record.link == rule.table).unwrap_or(records.len());
+        if at == records.len() {
+            records.push(Record { link: rule.table, journal: Journal::default(), holder: None });
+        }
+        let Some(record) = records.get_mut(at) else { continue };
+        piece.into_iter().for_each(|piece| record.journal.parse(piece));
+        record.holder = holder.and_then(|text| text.trim().parse().ok()).or(record.holder.take());
+    }
+    Ok(records)
 }
 
 /// Whether a link or table is called as ours are.

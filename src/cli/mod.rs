@@ -64,8 +64,11 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         trace::start(&cli.global)?;
         Ok::<_, Failure>(Context { out, config: Config::load(&variable, Some(identity.home.clone()))? })
     };
-    // Everything but a run needs no right of root's, so none is kept.
+    // Everything but a run needs no right of root's, so none is kept. Before it goes, what a killed run left on the host is undone.
     let own = || {
+        if let Err(error) = netns::uplink::sweep() {
+            out.warn(&format!("undo what a killed run left: {error}"));
+        }
         identity.assume().map_err(|errno| RunError::System("become the invoking user", errno))?;
         load()
     };

@@ -85,6 +85,11 @@ pub fn lock_down(options: &Options) -> Result<CoreLimit, Error> {
     Ok(core)
 }
 
+/// The bounding set goes while there is a right to drop it (capabilities(7)), which a change of user to come takes away.
+pub fn drop_bounding_set() -> Result<(), Error> {
+    caps::clear(None, CapSet::Bounding).map_err(|source| Error::Capabilities { set: "bounding", source })
+}
+
 fn forbid_core_dumps() -> Result<CoreLimit, Error> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(Error::CoreLimit)?;
     setrlimit(Resource::RLIMIT_CORE, 0, hard).map_err(Error::CoreLimit)?;

@@ -118,6 +118,7 @@ fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     let Some(configure) = init.configure() else { return Ok(None) };
     network(&configure)?;
     let (trust, left_alone) = files(plan, &configure)?;
+    harden::drop_bounding_set().map_err(Failure::text)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
     let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
     // Only now: every change of credentials clears it (PR_SET_PDEATHSIG(2const)). A supervisor that died before shows as end of file below.

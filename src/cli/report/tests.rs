@@ -325,7 +325,7 @@ fn login() {
     failed(
         LoginError::FlowUnsupported { provider: "wide".into(), flow: "pkce".into() },
         "the flow `pkce` of wide is not in this version",
-        "this version stores API keys; use a provider whose type is api_key",
+        "this version stores keys and tokens: add --flow api_key or --stdin where the provider takes one",
     );
 }
 
