@@ -135,8 +135,8 @@ fn time_to_ready(world: &World, mark: &str) -> Duration {
 fn kills_at_random_moments_leave_nothing(world: &World) {
     let rounds = std::env::var("AUTHSOME_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("AUTHSOME_KILL_ROUNDS"));
     let mark = format!("AUTHSOME_TEST_MARK={}-{:?}", std::process::id(), world.mode);
-    let span = time_to_ready(world, &mark).as_micros() as u64 * 3 / 2;
     let before = host_state(world);
+    let span = time_to_ready(world, &mark).as_micros() as u64 * 3 / 2;
     let mut random = Random(1);
     for round in 0..rounds {
         let moment = Duration::from_micros(random.next() % span);
