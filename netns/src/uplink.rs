@@ -161,7 +161,7 @@ impl Inner {
                 Kind::Filter,
                 Hook::Forward,
                 -10,
-                denied.iter().map(|net| rule(vec![from(), To(*net)], Verdict::Drop)).chain(returning).collect(),
+                denied.iter().map(|net| rule(vec![from(), To(*net)], Verdict::Reject)).chain(returning).collect(),
             ),
             chain(Kind::Nat, Hook::Postrouting, NAT_SRC, masqueraded.collect()),
         ];
