@@ -186,9 +186,7 @@ impl Plan {
 
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`
     fn headline(&self) -> String {
-        let names: Vec<_> = self.connected.iter().map(|connected| &connected.provider.name).map(ProviderName::to_string).collect();
-        let injecting = if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) };
-        format!("environment, HTTPS_PROXY set; {injecting}")
+        format!("environment, HTTPS_PROXY set; {}", plan::injecting(&self.connected))
     }
 
     /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between
@@ -221,13 +219,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "run        {}", self.headline())?;
         writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
-        for Connected { provider, connection } in &self.connected {
-            let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
-            writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
-        }
-        for host in &self.passthrough {
-            writeln!(f, "route      {host} -> passed through unopened")?;
-        }
+        plan::show_routes(f, &self.connected, &self.passthrough)?;
+        write!(f, "{}", self.policy)?;
         writeln!(f, "authority  {}", ca::certificate_path(&self.home).display())
     }
 }

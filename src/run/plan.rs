@@ -124,10 +124,6 @@ impl Plan {
         })
     }
 
-    pub fn providers(&self) -> impl Iterator<Item = &ProviderName> {
-        self.connected.iter().map(|connected| &connected.provider.name)
-    }
-
     /// The intercepted ports; none means every port. Where there are rules nothing goes past them.
     pub fn intercepted(&self) -> Option<&[u16]> {
         (self.egress == Egress::Veth && self.policy.is_empty()).then_some(&self.intercept)
@@ -135,10 +131,23 @@ impl Plan {
 
     /// `transparent, relay uplink; injecting openai, stripe`
     pub fn headline(&self) -> String {
-        let names: Vec<_> = self.providers().map(ProviderName::to_string).collect();
-        let injecting = if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) };
-        format!("transparent, {} uplink; {injecting}", self.egress)
+        format!("transparent, {} uplink; {}", self.egress, injecting(&self.connected))
     }
+}
+
+/// `injecting openai, stripe`
+pub(super) fn injecting(connected: &[Connected]) -> String {
+    let names: Vec<_> = connected.iter().map(|connected| connected.provider.name.as_str()).collect();
+    if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) }
+}
+
+/// A line for each route of a run.
+pub(super) fn show_routes(f: &mut fmt::Formatter<'_>, connected: &[Connected], passthrough: &[Host]) -> fmt::Result {
+    for Connected { provider, connection } in connected {
+        let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
+        writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
+    }
+    passthrough.iter().try_for_each(|host| writeln!(f, "route      {host} -> passed through unopened"))
 }
 
 /// What `--dry-run` prints: everything that would be in force.
@@ -146,13 +155,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "run        {}", self.headline())?;
         writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
-        for Connected { provider, connection } in &self.connected {
-            let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
-            writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
-        }
-        for host in &self.passthrough {
-            writeln!(f, "route      {host} -> passed through unopened")?;
-        }
+        show_routes(f, &self.connected, &self.passthrough)?;
         write!(f, "{}{}{}", self.policy, self.survey, self.defences)?;
         for line in rules::inside(self.intercepted()).to_string().lines() {
             writeln!(f, "rule       {line}")?;
