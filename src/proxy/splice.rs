@@ -92,16 +92,8 @@ fn step(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (client.unwrap(), accepted.unwrap().0)
-    }
+    use crate::proxy::opaque::tests::pair;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Moves until `length` octets have passed or the source has ended.
     async fn splice_all(from: &TcpStream, to: &TcpStream, length: usize) -> (usize, bool) {
