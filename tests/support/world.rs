@@ -36,7 +36,7 @@ const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acm
   "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
 
 /// The programs that clients are made of, by the name they have in the user's home.
-const CLIENTS: [(&str, &str); 11] = [
+const CLIENTS: &[(&str, &str)] = &[
     ("with_urllib.py", include_str!("../data/clients/with_urllib.py")),
     ("with_requests.py", include_str!("../data/clients/with_requests.py")),
     ("with_httpx.py", include_str!("../data/clients/with_httpx.py")),
