@@ -595,3 +595,45 @@ fn a_policy_is_made_from_what_a_run_did() {
     assert_eq!(told.code, Some(1));
     assert!(home.run(&["log"]).stdout.contains("denied     tls c.test"));
 }
+
+#[test]
+fn keys_that_lie_around_are_found_compared_and_imported() {
+    let home = Home::new().with("ACME_KEY", "ak-env");
+    let project = home.path("project");
+    fs::create_dir_all(project.join("app")).unwrap();
+    fs::write(project.join(".env"), "export ACME_API_KEY='ak-env'\nDUO_TOKEN=token\nOTHER=x\n").unwrap();
+    fs::write(project.join("app/.env.local"), "ACME_KEY=wrong-form\n").unwrap();
+    fs::write(project.join(".env.example"), "ACME_KEY=ak-example\n").unwrap();
+    let scan = ["scan", project.to_str().unwrap()];
+    // Columns are as wide as the true path, which is shortened here.
+    let squeezed = |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let rows = |acme: &str| {
+        [
+            "PROVIDER VARIABLE WHERE STATE".to_owned(),
+            format!("acme ACME_KEY environment {acme}"),
+            format!("acme ACME_API_KEY HOME/project/.env {acme}"),
+            "duo DUO_TOKEN HOME/project/.env incomplete: the provider takes more values".to_owned(),
+            "acme ACME_KEY HOME/project/app/.env.local not of the form that the provider's keys have".to_owned(),
+        ]
+    };
+    let told = home.run(&scan);
+    assert_eq!(squeezed(&told.stdout), rows("not stored"), "{told:?}");
+    home.run(&["list", "-q"]).is(0, "", "");
+    let told = home.run(&[&scan[..], &["--import"]].concat());
+    assert_eq!(squeezed(&told.stdout), rows("imported"), "{told:?}");
+    assert!(!format!("{told:?}").contains("ak-env"));
+    home.run(&["export", "acme", "--format", "dotenv"]).is(0, "ACME_API_KEY=ak-env\n", "");
+    assert_eq!(squeezed(&home.run(&scan).stdout), rows("stored"));
+    home.feed("ak-other", &["login", "acme", "--stdin", "--force", "-q"]).is(0, "", "");
+    assert_eq!(home.run(&[&scan[..], &["--json"]].concat()).json()["found"][0]["state"], "differs");
+}
+
+#[test]
+fn a_scan_imports_nothing_that_is_doubtful() {
+    let home = Home::new().with("ACME_KEY", "ak-one");
+    fs::create_dir(home.path("project")).unwrap();
+    fs::write(home.path("project/.env"), "ACME_KEY=ak-two\n").unwrap();
+    let told = home.run(&["scan", home.path("project").to_str().unwrap(), "--import"]);
+    assert!(told.stderr.contains("warning: acme: different keys were found; choose one: authsome login acme --stdin"), "{told:?}");
+    home.run(&["list", "-q"]).is(0, "", "");
+}

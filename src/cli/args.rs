@@ -1,5 +1,5 @@
 //! The command line, as clap reads it.
-use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run};
+use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run, scan};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -53,6 +53,7 @@ pub enum Command {
     Policy(policy::Policy),
     #[command(subcommand)]
     Ca(ca::Ca),
+    Scan(scan::Scan),
     Log(log::Log),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),

@@ -19,6 +19,7 @@ mod policy;
 mod provider;
 mod report;
 mod run;
+mod scan;
 mod status;
 mod trace;
 
@@ -92,6 +93,7 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::Connections(command) => command.run(&own()?),
         Command::Ca(command) => command.run(&own()?),
         Command::Log(command) => command.run(&own()?),
+        Command::Scan(command) => command.run(&own()?),
         Command::Completions(command) => command.run(out),
         Command::Man(command) => command.run(out),
         Command::Whoami(command) => command.run(&own()?),

@@ -32,8 +32,13 @@ pub fn collect(provider: &Provider, input: &Input, env: &dyn Fn(&str) -> Option<
         Input::Stdin => parse(provider, read(&mut io::stdin().lock())?)?,
         Input::Variable(name) => parse(provider, env(name).map(Secret::new).ok_or_else(|| LoginError::VariableUnset(name.clone()))?)?,
     };
-    values.iter().try_for_each(|(name, value)| check(provider, name, value.expose()))?;
+    verify(provider, &values)?;
     Ok(values)
+}
+
+/// Whether each value is one that the provider's definition takes.
+pub fn verify(provider: &Provider, values: &Fields) -> Result<(), LoginError> {
+    values.iter().try_for_each(|(name, value)| check(provider, name, value.expose()))
 }
 
 fn ask(provider: &Provider, field: &Field) -> Result<Secret<String>, LoginError> {

@@ -1,6 +1,7 @@
 //! Getting a credential from its owner into the vault.
 
 pub mod api_key;
+pub mod scan;
 
 /// Why no credential was obtained. No variant repeats what was entered.
 #[derive(Debug, thiserror::Error)]
