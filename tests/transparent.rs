@@ -19,6 +19,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod names;
+    pub mod pinned;
     pub mod policy;
     pub mod probes;
     pub mod process;
@@ -42,6 +43,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
     ("names", cases::names::CASES),
+    ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),

@@ -12,7 +12,7 @@ use super::{
     detect::{self, DetectError, Detected, Detection, Hello, detect},
     gate,
     http::{self, Rules},
-    notice, opaque, tls,
+    notice, opaque, remedy, tls,
 };
 use crate::{
     audit::{Blame, Guard, Verdict},
@@ -156,7 +156,7 @@ impl Connection {
             (Detected::Tls(hello), Decision::Inspect) => self.open(*hello, seen, target, Rules::Inspect).await,
             (Detected::Tls(_), Decision::Forward(why)) => self.forward(target, &seen, &why).await,
             (Detected::TlsNoName, Decision::Inject(_) | Decision::Forward(_)) => {
-                self.relay("tls", target, &seen, "TLS without a name is never opened").await;
+                self.relay("tls", target, &seen, "TLS that is older than 1.2 or names no host is never opened").await;
             }
             (Detected::Http, Decision::Inject(_) | Decision::Forward(_)) => {
                 if http::carries_placeholder(&seen) {
@@ -326,19 +326,29 @@ fn label(detected: &Detected) -> &'static str {
 
 /// Opens the TLS and serves the requests in it.
 async fn terminate(hello: Hello, name: Name, client: TcpStream, destination: Destination, rules: Rules, context: Arc<Context>) {
-    match tls::terminate(hello, &name, client, &destination, &context).await {
-        Ok(opened) => http::serve(opened, destination, rules, context).await,
-        Err(error) => {
-            if let tls::TerminateError::Rejected = error {
-                context.notices.rejected(&destination.target.host);
-            }
-            let blame = match error {
-                tls::TerminateError::Leaf(_) => Blame::Internal,
-                tls::TerminateError::Rejected | tls::TerminateError::Handshake(_) | tls::TerminateError::TooSlow => Blame::Downstream,
-            };
-            let mut guard = context.audit.begin("tls", destination.target, destination.addr.map(|addr| addr.ip()));
-            guard.verdict(Verdict::Failed, error.to_string());
-            guard.blame(blame, error.to_string());
+    let error = match tls::terminate(hello, &name, client, &destination, &context).await {
+        Ok(opened) => match http::serve(opened, destination.clone(), rules, context.clone()).await {
+            http::Ended::Served => return,
+            http::Ended::Unused => tls::TerminateError::Rejected,
+        },
+        Err(error) => error,
+    };
+    let host = destination.target.host.clone();
+    let blame = match &error {
+        tls::TerminateError::Leaf(_) => Blame::Internal,
+        tls::TerminateError::Gone | tls::TerminateError::TooSlow => Blame::Downstream,
+        tls::TerminateError::Rejected => {
+            let context = context.clone();
+            // It looks at every process, once per host.
+            drop(tokio::task::spawn_blocking(move || context.notices.rejected(&host, remedy::of_running)));
+            Blame::Downstream
         }
-    }
+        tls::TerminateError::Handshake(_) => {
+            context.notices.handshake(&host, &error.to_string());
+            Blame::Downstream
+        }
+    };
+    let mut guard = context.audit.begin("tls", destination.target, destination.addr.map(|addr| addr.ip()));
+    guard.verdict(Verdict::Failed, error.to_string());
+    guard.blame(blame, error.to_string());
 }

@@ -23,6 +23,8 @@ pub mod http;
 mod notice;
 mod opaque;
 #[cfg(target_os = "linux")]
+mod remedy;
+#[cfg(target_os = "linux")]
 mod splice;
 pub mod tls;
 

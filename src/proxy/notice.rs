@@ -13,9 +13,11 @@ const MAX_SAID: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
+    Injected,
     Forwarded,
     Ambiguous,
     Rejected,
+    Handshake,
     Placeholder,
     Upstream,
     Denied,
@@ -54,12 +56,29 @@ impl Notices {
         }
     }
 
-    pub fn rejected(&self, host: &Host) {
+    /// The first request to a host got a credential.
+    pub fn injected(&self, host: &Host, provider: &str) {
+        self.say(2, Topic::Injected, host, || format!("{host}: injected as {provider}"));
+    }
+
+    /// `remedies` says what is known of the run's programs; it is called at most once per host and may block.
+    pub fn rejected(&self, host: &Host, remedies: impl FnOnce() -> Vec<&'static str>) {
         self.say(1, Topic::Rejected, host, || {
+            let mut remedies = remedies().join("; ");
+            if remedies.is_empty() {
+                remedies.push_str("point its trust variable at $SSL_CERT_FILE");
+            }
             format!(
                 "{host}: the client rejected authsome's certificate (pinned or own trust store) \
-                 (hint: point its trust variable at $SSL_CERT_FILE, or run with --passthrough {host}, or use `authsome export`)"
+                 (hint: {remedies}; or run with --passthrough {host}, or use `authsome export`)"
             )
+        });
+    }
+
+    /// A handshake failed, and not over the certificate.
+    pub fn handshake(&self, host: &Host, error: &str) {
+        self.say(1, Topic::Handshake, host, || {
+            format!("{host}: {error}; this is not about the certificate (hint: --passthrough {host} leaves its TLS alone)")
         });
     }
 
@@ -137,7 +156,7 @@ mod tests {
         let host = "a.acme.test".parse().unwrap();
         let speak = |notices: &Notices| {
             notices.forwarded(&host, &Forward::NoProvider);
-            notices.rejected(&host);
+            notices.rejected(&host, Vec::new);
         };
         assert_eq!([said(0, speak).len(), said(1, speak).len(), said(2, speak).len()], [0, 1, 2]);
     }

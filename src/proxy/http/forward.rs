@@ -51,9 +51,9 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     check_authority(session, exchange, &parts)?;
     check_policy(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
-    let needles = match &permit {
-        Permit::Inject { grant, .. } => grant.needles.clone(),
-        Permit::Unchanged(_) => None,
+    let (needles, provider) = match &permit {
+        Permit::Inject { grant, .. } => (grant.needles.clone(), Some(grant.provider.clone())),
+        Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
     upgrade::websocket_in_http1(&mut parts);
@@ -66,6 +66,9 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Refusal { status: StatusCode::BAD_GATEWAY, kind: "credential-unusable", message: error.to_string(), hint: String::new() }
     })?;
     let response = send(session, exchange, authorized).await?;
+    if let Some(provider) = provider {
+        session.context.notices.injected(&session.destination.target.host, provider.as_str());
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
         return Err(unasked_upgrade(exchange));
     }

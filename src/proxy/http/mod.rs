@@ -10,7 +10,7 @@ mod serve;
 mod upgrade;
 
 pub use forward::carries_placeholder;
-pub use serve::{Rules, serve};
+pub use serve::{Ended, Rules, serve};
 // What plain HTTP through the explicit proxy needs as well.
 pub(super) use exchange::Exchange;
 pub(super) use hop::strip;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncBufReadExt;
 
 use super::forward::forward;
 use crate::{
@@ -61,9 +63,23 @@ pub struct Session {
     pub failure: Mutex<Option<UpstreamError>>,
 }
 
+/// How an opened connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Served,
+    /// Broken off without an octet, and without TLS's own farewell (RFC 8446 §6.1): some clients look at the certificate only now.
+    Unused,
+}
+
 /// Serves requests until the child or the protocol ends the connection.
-pub async fn serve(opened: Opened, destination: Destination, rules: Rules, context: Arc<Context>) {
-    let Opened { stream, protocol, failure } = opened;
+pub async fn serve(opened: Opened, destination: Destination, rules: Rules, context: Arc<Context>) -> Ended {
+    let Opened { mut stream, protocol, failure } = opened;
+    // Also keeps what a connection needs from being made for one that is opened in reserve.
+    match tokio::time::timeout(IDLE_LIMIT, stream.fill_buf()).await {
+        Ok(Ok([_, ..])) => {}
+        Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Ended::Unused,
+        Ok(Ok([]) | Err(_)) | Err(_) => return Ended::Served,
+    }
     let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure) });
     let service = service_fn(move |request| {
         let session = session.clone();
@@ -77,6 +93,7 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+    Ended::Served
 }
 
 pub fn http1() -> http1::Builder {

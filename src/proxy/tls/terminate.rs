@@ -1,8 +1,9 @@
 //! The handshake with the child, once it is known what the upstream speaks.
 
-use std::{io, time::Duration};
+use std::{io, mem::MaybeUninit, time::Duration};
 
 use rustls::AlertDescription;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
@@ -29,6 +30,9 @@ pub enum TerminateError {
     /// An alert about the certificate, or the end of the connection right after it was sent.
     #[error("the client rejected authsome's certificate (pinned or own trust store)")]
     Rejected,
+    /// Before it had seen a certificate.
+    #[error("the client gave up before the TLS handshake")]
+    Gone,
     #[error("TLS handshake with the client: {0}")]
     Handshake(#[source] io::Error),
     #[error("the client did not finish its TLS handshake within {} s", HANDSHAKE_LIMIT.as_secs())]
@@ -49,6 +53,9 @@ pub async fn terminate(
         Ok(protocol) => (Some(protocol), None),
         Err(error) => (None, Some(error)),
     };
+    if has_closed(&client) {
+        return Err(TerminateError::Gone);
+    }
     let config = context.authority.server_config(name, offer(&hello, spoken))?;
     let handshake = StartHandshake::from_parts(hello.accepted, client).into_stream(config);
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
@@ -70,6 +77,14 @@ fn offer(hello: &Hello, spoken: Option<Protocol>) -> Offer {
         Some(Protocol::Http1) => [ALPN_HTTP11, ALPN_HTTP10, ALPN_H2],
     };
     preferred.into_iter().find(|id| hello.offers(id))
+}
+
+/// Whether the client is gone already; what it closes later, it closes over the certificate.
+fn has_closed(client: &TcpStream) -> bool {
+    match SockRef::from(client).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(octets) => octets == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
 }
 
 fn handshake_error(error: io::Error) -> TerminateError {

@@ -43,6 +43,19 @@ def tls(host, name):
     return context.wrap_socket(socket.create_connection((host, 443), timeout=20), server_hostname=name)
 
 
+def gone(host):
+    """Closes behind its hello, before there is an answer."""
+    out = ssl.MemoryBIO()
+    hello = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname=host)
+    try:
+        hello.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    with socket.create_connection((host, 443), timeout=20) as s:
+        s.sendall(out.read())
+    return "gone"
+
+
 def host_header(host, name):
     """A TLS name and a Host that disagree."""
     with tls(host, host) as s:
