@@ -8,31 +8,47 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::MetadataExt,
+    sync::{Mutex, PoisonError},
 };
 
 use nix::unistd::{Pid, Uid};
 
 /// Who may have credentials injected: processes of `uid` that descend from `supervisor`, which is a subreaper, so that none gets lost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Run {
-    pub uid: Uid,
-    pub supervisor: Pid,
+    uid: Uid,
+    supervisor: Pid,
+    /// Processes of the run that have connected before, with the time of their start: what descends from the supervisor does so to its end,
+    /// but its number may be given to another then.
+    known: Mutex<BTreeMap<Pid, u64>>,
 }
 
 impl Run {
+    pub fn new(uid: Uid, supervisor: Pid) -> Self {
+        Self { uid, supervisor, known: Mutex::default() }
+    }
+
     /// Whether the socket that is bound to `client` and connected to `proxy` belongs to the run. Whatever cannot be found out is a no.
-    /// Blocks: it walks /proc. Nothing is cached, since a number of a process may be given again.
-    pub fn owns(self, client: SocketAddr, proxy: SocketAddr) -> bool {
+    /// Blocks: it reads /proc, all of it for a process that is not known yet.
+    pub fn owns(&self, client: SocketAddr, proxy: SocketAddr) -> bool {
         self.holder(client, proxy).unwrap_or(false)
     }
 
-    fn holder(self, client: SocketAddr, proxy: SocketAddr) -> io::Result<bool> {
+    fn holder(&self, client: SocketAddr, proxy: SocketAddr) -> io::Result<bool> {
         let Some(socket) = socket(client, proxy)? else { return Ok(false) };
         if socket.uid != self.uid.as_raw() {
             return Ok(false);
         }
         let link = format!("socket:[{}]", socket.inode);
-        Ok(descendants(self.supervisor)?.into_iter().any(|pid| is_of(pid, self.uid) && holds(pid, &link)))
+        let holds = |pid: &Pid| is_of(*pid, self.uid) && holds(*pid, &link);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|pid, started| start_time(*pid) == Some(*started));
+        if known.keys().any(holds) {
+            return Ok(true);
+        }
+        let started = descendants(self.supervisor)?.into_iter().find(holds).and_then(|pid| Some((pid, start_time(pid)?)));
+        known.extend(started);
+        Ok(started.is_some())
     }
 }
 
@@ -55,10 +71,20 @@ pub fn descendants(ancestor: Pid) -> io::Result<BTreeSet<Pid>> {
     Ok(found)
 }
 
-/// The fourth field of /proc/PID/stat (proc_pid_stat(5)); the second, the program's name, may hold anything, parentheses too.
+/// The fourth field of /proc/PID/stat (proc_pid_stat(5)).
 fn parent(stat: &str) -> Option<i32> {
+    field(stat, 4)?.parse().ok()
+}
+
+/// In clock ticks since the machine's start; no two processes of one number have the same.
+fn start_time(pid: Pid) -> Option<u64> {
+    field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)?.parse().ok()
+}
+
+/// Counted from 1; the second field, the program's name, may hold anything, parentheses too.
+fn field(stat: &str, number: usize) -> Option<&str> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 fn is_of(pid: Pid, uid: Uid) -> bool {
@@ -150,7 +176,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
-        let run = Run { uid: Uid::effective(), supervisor: Pid::this() };
+        let run = Run::new(Uid::effective(), Pid::this());
         assert!(socket(ours, theirs).unwrap().is_some());
         assert!(!run.owns(ours, theirs));
     }
@@ -164,9 +190,14 @@ mod tests {
         let mut child = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
         let (accepted, client) = listener.accept().unwrap();
         let proxy = accepted.local_addr().unwrap();
-        let run = Run { uid: Uid::effective(), supervisor: Pid::this() };
+        let run = Run::new(Uid::effective(), Pid::this());
         assert!(run.owns(client, proxy));
-        assert!(!Run { uid: Uid::from_raw(run.uid.as_raw() + 1), ..run }.owns(client, proxy));
+        assert!(run.owns(client, proxy), "known now");
+        assert!(!Run::new(Uid::from_raw(run.uid.as_raw() + 1), Pid::this()).owns(client, proxy));
+        // A number that was given again is another process.
+        let again = Run { known: Mutex::new([(Pid::this(), 1)].into()), ..Run::new(Uid::effective(), Pid::from_raw(1 << 22)) };
+        assert!(!again.owns(client, proxy));
+        assert!(again.known.lock().unwrap().is_empty());
         drop(accepted);
         child.wait().unwrap();
     }

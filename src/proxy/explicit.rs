@@ -35,16 +35,17 @@ const HTTP: u16 = 80;
 pub async fn serve(listener: std::net::TcpListener, run: caller::Run, context: Arc<Context>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let proxy = listener.local_addr()?;
-    let serve = move |stream, client| connection(stream, Client { addr: client, proxy, run }, context.clone());
+    let run = Arc::new(run);
+    let serve = move |stream, client| connection(stream, Client { addr: client, proxy, run: run.clone() }, context.clone());
     match accept_loop(TcpListener::from_std(listener)?, Arc::new(Notify::new()), serve).await {}
 }
 
 /// Who is at the other end, as far as it is known without asking.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Client {
     addr: SocketAddr,
     proxy: SocketAddr,
-    run: caller::Run,
+    run: Arc<caller::Run>,
 }
 
 impl Client {
@@ -56,7 +57,7 @@ impl Client {
 async fn connection(stream: TcpStream, client: Client, context: Arc<Context>) {
     drop(stream.set_nodelay(true));
     let service = service_fn(move |request| {
-        let context = context.clone();
+        let (client, context) = (client.clone(), context.clone());
         async move { Ok::<_, Infallible>(answer(request, client, context).await) }
     });
     if let Err(error) = http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await {

@@ -103,7 +103,7 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let authority = ca::open(&plan.home)?;
     let environment = plan.environment(port, directory.path(), &authority)?;
     let context = Arc::new(plan.context(options, config, authority)?);
-    let run = caller::Run { uid: plan.identity.uid, supervisor: Pid::this() };
+    let run = caller::Run::new(plan.identity.uid, Pid::this());
     if options.verbosity > 0 {
         for name in &plan.undecided {
             eprintln!("authsome: {}", plan::undecided(name));

@@ -17,6 +17,8 @@ pub const CASES: &[Case] = &[
     ("python_urllib", |world| injects(world, "HTTP/1.1", "/usr/bin/python3 with_urllib.py URL")),
     ("unmatched_host_shows_its_own_certificate", unmatched_host_shows_its_own_certificate),
     ("stranger_is_not_injected", stranger_is_not_injected),
+    ("another_user_is_not_injected", another_user_is_not_injected),
+    ("known_process_is_injected_again", known_process_is_injected_again),
     ("descendant_whose_parent_left_is_injected", descendant_whose_parent_left_is_injected),
     ("tunnel_for_another_host_is_refused", tunnel_for_another_host_is_refused),
     ("tunnel_by_address_is_not_injected", tunnel_by_address_is_not_injected),
@@ -90,14 +92,39 @@ fn unmatched_host_shows_its_own_certificate(world: &World) {
     assert_eq!(opened.status.code(), Some(60), "a connected provider's TLS is opened: {}", show(&opened));
 }
 
-/// The run tells its proxy's address and waits until the stranger is done.
 fn stranger_is_not_injected(world: &World) {
+    stranger(world, |client| succeeded(&world.outside(client)));
+}
+
+fn another_user_is_not_injected(world: &World) {
+    let neighbour = ["setpriv", "--reuid=4250", "--regid=4250", "--clear-groups"];
+    stranger(world, |client| {
+        let mut command = world.command(&[&neighbour[..], client].concat());
+        succeeded(&finish(command.env("CURL_CA_BUNDLE", world.path("root.pem")).current_dir("/")))
+    });
+}
+
+/// Two connections of one process, and one of a process that it started.
+fn known_process_is_injected_again(world: &World) {
+    let script = format!(
+        "import subprocess, urllib.request\n\
+         for i in range(2): urllib.request.urlopen('{URL}').read()\n\
+         subprocess.run(['curl', '-fsS', '{URL}'], check=True)"
+    );
+    succeeded(&finish(&mut authsome(world, &[], &["/usr/bin/python3", "-c", &script])));
+    let requests = world.internet.take_requests();
+    let wanted = format!("Bearer {OPENAI_KEY}");
+    assert_eq!(requests.iter().filter(|request| request.header("authorization") == Some(&wanted)).count(), 3, "{requests:?}");
+}
+
+/// The run tells its proxy's address and waits until the stranger is done.
+fn stranger(world: &World, run_client: impl Fn(&[&str]) -> String) {
     let client = ["sh", "-c", "echo $HTTPS_PROXY; read line"];
     let mut run = authsome(world, &[], &client).stdin(Stdio::piped()).spawn().unwrap();
     let mut proxy = String::new();
     BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut proxy).unwrap();
     let stranger = ["curl", "-fsS", "--proxy", proxy.trim(), "-H", "authorization: Bearer stranger", URL];
-    succeeded(&world.outside(&stranger));
+    run_client(&stranger);
     drop(run.stdin.take());
     run.wait().unwrap();
     let requests = world.internet.take_requests();

@@ -4,7 +4,14 @@ use crate::{
     Case,
     support::world::{World, feed, finish, show, succeeded},
 };
-use std::process::Stdio;
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use std::{os::unix::process::CommandExt, process::Stdio};
 
 pub const CASES: &[Case] = &[
     ("exit_codes_are_the_childs", exit_codes_are_the_childs),
@@ -17,6 +24,8 @@ pub const CASES: &[Case] = &[
     ("leftovers_end_with_the_run", leftovers_end_with_the_run),
     ("a_run_inside_a_run_is_refused", a_run_inside_a_run_is_refused),
     ("quiet_says_nothing", quiet_says_nothing),
+    ("stops_and_goes_on_with_the_child", |world| stops_and_goes_on(world, &["--transparent"])),
+    ("stops_and_goes_on_with_the_child_in_the_environment_mode", |world| stops_and_goes_on(world, &[])),
 ];
 
 fn exit_codes_are_the_childs(world: &World) {
@@ -114,4 +123,18 @@ fn quiet_says_nothing(world: &World) {
     let run = |options: &[&str]| world.run(options, &["true"]).stderr;
     assert_eq!(String::from_utf8_lossy(&run(&["-q"])), "");
     assert!(!run(&[]).is_empty(), "one line says what is in force");
+}
+
+/// Job control: a shell sees that the job has stopped, and continues it.
+fn stops_and_goes_on(world: &World, mode: &[&str]) {
+    let authsome = world.path("authsome");
+    let client = ["--", "sh", "-c", "kill -STOP $$; echo on"];
+    let mut command = world.command(&[&[authsome.to_str().unwrap(), "run"], mode, &client].concat());
+    // Its own group, as a shell starts a job.
+    command.process_group(0);
+    let child = world.start_as_mode(command).spawn().unwrap();
+    let supervisor = Pid::from_raw(child.id().cast_signed());
+    assert_eq!(waitpid(supervisor, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(supervisor, Signal::SIGSTOP)));
+    kill(supervisor, Signal::SIGCONT).unwrap();
+    assert_eq!(succeeded(&child.wait_with_output().unwrap()), "on\n");
 }
