@@ -1,10 +1,16 @@
 //! `authsome doctor`
 use super::{conflicts, context::Context, output::printable, report::Failure};
-use crate::{config::HOME_VARIABLE, run::sandbox};
+use crate::{
+    config::HOME_VARIABLE,
+    run::{RunError, sandbox},
+};
 use netns::spawn::{Ids, Namespaces};
-use nix::unistd::{getegid, geteuid};
+use nix::{
+    errno::Errno,
+    unistd::{AccessFlags, access, getegid, geteuid},
+};
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 /// Check everything a run needs, and say how to mend what is missing
 #[derive(Debug, clap::Args)]
@@ -68,7 +74,7 @@ impl Doctor {
         if let Err(failure) = context.outside_run() {
             checks.push(Check::failed("vault", &failure));
         } else {
-            checks.extend([home(context), key(context)]);
+            checks.extend([home(context), key(context), trail(context), names(), ipv6()]);
             checks.extend(credentials(context)?);
             checks.extend(providers(context)?);
         }
@@ -129,6 +135,37 @@ fn key(context: &Context) -> Check {
         Ok((true, origin)) => Check::ok(name, format!("{origin} is readable")),
         Ok((false, origin)) => Check::ok(name, format!("{origin} is not there yet; the first login makes it")),
         Err(failure) => Check::failed(name, &failure),
+    }
+}
+
+/// Where the records of runs go.
+fn trail(context: &Context) -> Check {
+    let (name, path) = ("audit trail", context.config.home.join("log"));
+    match access(&path, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Check::ok(name, format!("{} can be written", path.display())),
+        Err(Errno::ENOENT) => Check::ok(name, format!("{} is not there yet; the first run makes it", path.display())),
+        Err(errno) => Check::failed(name, &Failure::File { action: "write to", path, source: errno.into() }),
+    }
+}
+
+/// A run answers lookups from the servers that are named here.
+fn names() -> Check {
+    let (name, path) = ("resolver", Path::new("/etc/resolv.conf"));
+    match fs::read_to_string(path) {
+        Ok(text) if text.lines().any(|line| line.trim_start().starts_with("nameserver")) => {
+            Check::ok(name, "/etc/resolv.conf names a server")
+        }
+        Ok(_) => Check::warning(name, "/etc/resolv.conf names no server", "name one, unless everything goes through an --upstream proxy"),
+        Err(source) => Check::failed(name, &Failure::File { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+fn ipv6() -> Check {
+    let name = "ipv6";
+    match netns::link::has_default_route(true) {
+        Ok(true) => Check::ok(name, "this host has a route; a run has both families"),
+        Ok(false) => Check::ok(name, "this host has no route; a run is told IPv4 addresses only"),
+        Err(error) => Check::failed(name, &RunError::from(error).into()),
     }
 }
 

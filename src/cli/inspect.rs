@@ -1,5 +1,6 @@
 //! `authsome inspect`
 use super::{
+    conflicts,
     context::{self, Context},
     report::Failure,
     status,
@@ -26,6 +27,7 @@ impl Inspect {
         let connections: Vec<_> =
             status::all(&vault, &provider.name)?.iter().map(|status| Value::from(status.details(Some(&provider)))).collect();
         document.insert("source".to_owned(), json!(provider.source.to_string()));
+        document.insert("conflicts".to_owned(), json!(conflicts::of(context, &provider)?));
         document.insert("connections".to_owned(), json!(connections));
         context.out.document(&document.into())?;
         Ok(0)

@@ -109,7 +109,7 @@ impl Remove {
 impl Check {
     pub fn run(self, context: &Context) -> Result<u8, Failure> {
         let definition = Definition::parse(&read(&self.file)?, Source::File(self.file.clone()), None)?;
-        let conflicts = self.conflicts(context, &definition)?;
+        let conflicts = conflicts::of(context, &definition)?;
         let matches: Vec<_> = definition.api_urls.iter().map(ToString::to_string).collect();
         if context.out.json {
             context.out.document(&json!({"name": definition.name.as_str(), "matches": matches, "conflicts": conflicts}))?;
@@ -119,19 +119,6 @@ impl Check {
             context.out.data(&format!("provider   {}\n{}", definition.name, lines.collect::<String>()))?;
         }
         Ok(0)
-    }
-
-    /// With the providers that are connected: only those are ever injected.
-    fn conflicts(&self, context: &Context, definition: &Definition) -> Result<Vec<String>, Failure> {
-        let catalog = context.catalog()?;
-        let mut others = Vec::new();
-        for (name, _) in context.vault()?.connections()? {
-            if name != definition.name && !others.iter().any(|other: &Definition| other.name == name) {
-                others.extend(catalog.find(&name, None)?);
-            }
-        }
-        let all = conflicts::among(others.iter().chain([definition]));
-        Ok(all.into_iter().filter(|conflict| conflict.contains(definition.name.as_str())).collect())
     }
 }
 
