@@ -19,5 +19,6 @@ pub mod login;
 pub mod provider;
 pub mod vault;
 
+pub mod defence;
 pub mod host;
 pub mod secret;

@@ -13,6 +13,8 @@ mod support {
 mod cases {
     pub mod clients;
     pub mod containment;
+    #[cfg(feature = "test-switches")]
+    pub mod controls;
     pub mod death;
     pub mod environment;
     pub mod faults;
@@ -48,6 +50,8 @@ const MODULES: &[(&str, &[Case])] = &[
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("containment", cases::containment::CASES),
+    #[cfg(feature = "test-switches")]
+    ("controls", cases::controls::CASES),
     ("probes", cases::probes::CASES),
     ("death", cases::death::CASES),
     ("faults", cases::faults::CASES),

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use netns::orig_dst::OrigDstError;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
@@ -95,6 +96,8 @@ impl Drop for Closing {
 async fn connection(stream: TcpStream, client: SocketAddr, context: Arc<Context>) {
     match netns::orig_dst(&stream) {
         Ok(original) => serve_connection(stream, original.addr(), context).await,
+        // A link-local address: nothing of the kind is gone to unless the user named it.
+        Err(OrigDstError::Refused(addr)) if context.upstream.names(addr) => serve_connection(stream, addr, context).await,
         Err(error) => {
             let target = Target { host: client.ip().into(), port: client.port() };
             let mut guard = context.audit.begin("tcp", target, None);

@@ -13,6 +13,7 @@ use http::Method;
 use super::Context;
 use crate::{
     audit::Verdict,
+    defence::Defence,
     host::{Host, Target},
     route::{
         Decision, Deny, Forward,
@@ -87,7 +88,7 @@ pub fn silent(context: &Context, target: &Target, addr: Option<IpAddr>) -> Silen
 
 /// Why a request inside an opened connection to `target` is denied, if it is.
 pub fn request(context: &Context, target: &Target, addr: Option<IpAddr>, method: &Method, path: &str) -> Option<Denial> {
-    if context.policy.is_empty() {
+    if context.policy.is_empty() || !Defence::Policy.active() {
         return None;
     }
     let claims = context.routes.providers(target);
@@ -101,7 +102,7 @@ pub fn request(context: &Context, target: &Target, addr: Option<IpAddr>, method:
 pub fn lookups(context: Arc<Context>) -> impl Fn(&Host) -> bool + Send + Sync + 'static {
     let recorded = Mutex::new(HashSet::new());
     move |host| {
-        let permitted = context.policy.is_empty() || context.policy.resolves(host, &context.routes.providers_of(host));
+        let permitted = context.policy.is_empty() || !Defence::LookupRule.active() || context.policy.resolves(host, &context.routes.providers_of(host));
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         if !permitted && recorded.len() < MAX_RECORDED && recorded.insert(host.clone()) {
             let target = Target { host: host.clone(), port: DNS_PORT };
@@ -123,7 +124,7 @@ pub fn uninspectable() -> Deny {
 }
 
 fn connection(context: &Context, target: &Target, addr: Option<IpAddr>, protocol: Protocol) -> Ruling {
-    if context.policy.is_empty() {
+    if context.policy.is_empty() || !Defence::Policy.active() {
         return Ruling::Allow(None);
     }
     let claims = context.routes.providers(target);

@@ -157,6 +157,15 @@ impl Policy {
         self.allow.iter().find(|rule| rule.protocol == Some(protocol))
     }
 
+    /// Addresses that an allow rule names one by one, each with its port if it has one: what a wider rule never means, this may.
+    pub fn named_addresses(&self) -> Vec<(IpAddr, Option<u16>)> {
+        let named = |rule: &Rule| match rule.subject {
+            Subject::Host(Host::Ip(ip)) => Some((ip, rule.port)),
+            _ => None,
+        };
+        self.allow.iter().filter_map(named).collect()
+    }
+
     /// For a connection before its first request is known.
     pub fn connection(&self, asked: Asked<'_>) -> Ruling {
         let matching = |rules: &'_ [Rule]| rules.iter().filter(|rule| rule.names_connection(asked)).cloned().collect::<Vec<_>>();

@@ -38,7 +38,7 @@ use super::{
     mask,
     options::RunOptions,
     plan::{self, Connected},
-    routes,
+    routes, say,
     signals::{self, Signals, Terminal},
     trust::{self, Trust},
 };
@@ -106,9 +106,12 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let run = caller::Run::new(plan.identity.uid, Pid::this());
     if options.verbosity > 0 {
         for name in &plan.undecided {
-            eprintln!("authsome: {}", plan::undecided(name));
+            say(&plan::undecided(name));
         }
-        eprintln!("authsome: {}", plan.headline());
+        say(&plan.headline());
+    }
+    if options.verbosity > 1 {
+        plan.to_string().lines().skip(1).for_each(say);
     }
     let command = plan.start(&environment, &mask)?;
     let served = serve(command, listener, run, context.clone(), signals);
@@ -171,6 +174,7 @@ impl Plan {
             connect_timeout: upstream::CONNECT_TIMEOUT,
             // The command is on this host itself and reaches its addresses without us.
             allow_host_addresses: true,
+            named_addresses: self.policy.named_addresses(),
         });
         Ok(proxy::Context {
             routes,

@@ -11,6 +11,8 @@ use nix::{
     },
 };
 
+use crate::defence::Defence;
+
 mod filter;
 
 pub use filter::Rule;
@@ -76,17 +78,26 @@ impl CoreLimit {
 pub fn lock_down(options: &Options) -> Result<CoreLimit, Error> {
     let core = forbid_core_dumps()?;
     leave_session_keyring()?;
-    drop_capabilities()?;
-    prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
-    prctl::set_dumpable(false).map_err(Error::Dumpable)?;
-    for program in filter::compile(options).map_err(Error::Compile)? {
-        seccompiler::apply_filter(&program).map_err(Error::Install)?;
+    if Defence::NoCapabilities.active() {
+        drop_capabilities()?;
+    }
+    if Defence::NoNewPrivileges.active() {
+        prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)?;
+    }
+    prctl::set_dumpable(!Defence::NonDumpable.active()).map_err(Error::Dumpable)?;
+    if Defence::SystemCalls.active() {
+        for program in filter::compile(options).map_err(Error::Compile)? {
+            seccompiler::apply_filter(&program).map_err(Error::Install)?;
+        }
     }
     Ok(core)
 }
 
 /// The bounding set goes while there is a right to drop it (capabilities(7)), which a change of user to come takes away.
 pub fn drop_bounding_set() -> Result<(), Error> {
+    if !Defence::NoCapabilities.active() {
+        return Ok(());
+    }
     caps::clear(None, CapSet::Bounding).map_err(|source| Error::Capabilities { set: "bounding", source })
 }
 

@@ -28,6 +28,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::defence::Defence;
+
 use super::{
     harden::{self, CoreLimit},
     mask,
@@ -166,12 +168,17 @@ fn network(configure: &Configure) -> Result<(), Failure> {
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
             .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
     }
-    Ok(rules::inside(configure.ports.as_deref()).load()?)
+    if Defence::Redirect.active() {
+        rules::inside(configure.ports.as_deref()).load()?;
+    }
+    Ok(())
 }
 
 /// The private view of the file system; also what of it will not trust the run's certificates.
 fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<String>), Failure> {
-    mask::mount_proc().map_err(Failure::text)?;
+    if Defence::OwnProc.active() {
+        mask::mount_proc().map_err(Failure::text)?;
+    }
     let covered = plan.survey.apply().map_err(Failure::text)?;
     let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
     let env = |name: &str| std::env::var_os(name);
@@ -187,7 +194,9 @@ fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<Stri
 fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     // Again by path: what is mounted now is what the command gets.
     std::env::set_current_dir(&plan.cwd)?;
-    netns::close_on_exec_from(3).map_err(io::Error::other)?;
+    if Defence::CloseDescriptors.active() {
+        netns::close_on_exec_from(3).map_err(io::Error::other)?;
+    }
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &std::ffi::OsStr| {

@@ -15,6 +15,8 @@ use std::{
 
 use nix::unistd::{Gid, Uid};
 
+use crate::defence::Defence;
+
 mod apply;
 mod environment;
 pub mod mount;
@@ -165,6 +167,7 @@ impl Survey {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
             masks.insert(Mask::ReadOnly(path.clone()));
         }
+        masks.retain(Mask::is_in_force);
         let mut survey =
             Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks: masks.into_iter().collect() };
         survey.drop_what_is_covered();
@@ -182,7 +185,7 @@ impl Survey {
 
     /// Whether a variable of the user's environment must not reach CMD: it names a door outside that is not kept.
     pub fn removes_variable(&self, name: &OsStr, value: &OsStr) -> bool {
-        leads_outside(name) && !self.keep.iter().any(|path| contains(value.as_bytes(), path.as_os_str().as_bytes()))
+        Defence::CleanEnvironment.active() && leads_outside(name) && !self.keep.iter().any(|path| contains(value.as_bytes(), path.as_os_str().as_bytes()))
     }
 
     /// Refuses a working directory and standard streams that would keep a view of what is masked: what a process holds open is not
@@ -240,6 +243,18 @@ impl Survey {
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.masks.iter().try_for_each(|mask| writeln!(f, "{mask}"))
+    }
+}
+
+impl Mask {
+    fn is_in_force(&self) -> bool {
+        match self {
+            Self::Private(_) => Defence::PrivateDirectories.active(),
+            Self::Home(_) | Self::Hidden(_) => Defence::SecretMasks.active(),
+            Self::Socket(_) => Defence::SocketMasks.active(),
+            Self::Proc(_) => Defence::OwnProc.active(),
+            Self::Pinned(_) | Self::ReadOnly(_) => Defence::ReadOnly.active(),
+        }
     }
 }
 

@@ -161,19 +161,22 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let services = services(&plan, options, config, authority)?;
     let audit = services.context.audit.clone();
     for store in sandbox.supervisor().prepared()? {
-        eprintln!("authsome: {store}");
+        say(&store);
     }
     if options.verbosity > 0 {
         for name in &plan.undecided {
-            eprintln!("authsome: {}", plan::undecided(name));
+            say(&plan::undecided(name));
         }
-        eprintln!("authsome: {}", plan.headline());
+        say(&plan.headline());
+    }
+    if options.verbosity > 1 {
+        plan.to_string().lines().skip(1).for_each(say);
     }
     let mut code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
     let cleanup = sandbox.finish(code.is_ok());
     match audit.flush().map_err(RunError::AuditLost) {
         Err(lost) if config.audit_required && code.is_ok() => code = Err(lost),
-        Err(lost) => eprintln!("authsome: {lost}"),
+        Err(lost) => say(&lost.to_string()),
         Ok(()) => {}
     }
     match (code, cleanup) {
@@ -192,6 +195,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         extra_roots: plan.upstream_ca.clone(),
         connect_timeout: upstream::CONNECT_TIMEOUT,
         allow_host_addresses: false,
+        named_addresses: plan.policy.named_addresses(),
     });
     let context = proxy::Context {
         routes,
@@ -209,6 +213,11 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         context,
         v6: netns::link::has_default_route(true)?,
     })
+}
+
+/// A remark of ours on stderr. That nobody can read it (`2>&-`) is no reason to fail, which is what `eprintln!` makes of it.
+fn say(remark: &str) {
+    drop(writeln!(io::stderr(), "authsome: {remark}"));
 }
 
 fn audit_log(home: &Path, id: &str) -> Result<audit::Log, RunError> {

@@ -150,13 +150,24 @@ pub(super) fn show_routes(f: &mut fmt::Formatter<'_>, connected: &[Connected], p
     passthrough.iter().try_for_each(|host| writeln!(f, "route      {host} -> passed through unopened"))
 }
 
-/// What `--dry-run` prints: everything that would be in force.
+/// Part of every transparent run; what can be lifted says by what.
+const ALWAYS: [&str; 6] = [
+    "lifted     hidden, private and read-only paths by --keep-path PATH (but for the vault), refused calls by --allow-kernel NAME",
+    "dropped    every capability; set-user-ID programs are inert (no_new_privs)",
+    "closed     file descriptors from 3 on",
+    "closed     memory of authsome's own processes; the session's keyring",
+    "removed    proxy variables and variables that name doors outside",
+    "refused    the host's own, link-local and cloud metadata addresses, by --allow ADDRESS or --expose PORT lifted",
+];
+
+/// What `--dry-run` prints, and `-v` before the start: everything in force.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "run        {}", self.headline())?;
         writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
         show_routes(f, &self.connected, &self.passthrough)?;
         write!(f, "{}{}{}", self.policy, self.survey, self.defences)?;
+        ALWAYS.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         for line in rules::inside(self.intercepted()).to_string().lines() {
             writeln!(f, "rule       {line}")?;
         }

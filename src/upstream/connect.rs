@@ -30,6 +30,11 @@ impl Dialer {
         Self { rule, timeout }
     }
 
+    /// See [`forbidden::Rule::names`].
+    pub fn names(&self, addr: SocketAddr) -> bool {
+        self.rule.names(addr)
+    }
+
     /// A connection for TLS to `target`: to `addr` if one was chosen, else to whatever the name stands for.
     /// Everything verified goes through here, so chaining through another proxy (CONNECT) belongs here too.
     pub async fn connect(&self, target: &Target, addr: Option<SocketAddr>) -> Result<TcpStream, UpstreamError> {
@@ -160,7 +165,7 @@ mod tests {
     async fn a_name_is_looked_up_where_no_address_was_chosen() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let dialer = Dialer::new(forbidden::Rule::new(true), Duration::from_secs(20));
+        let dialer = Dialer::new(forbidden::Rule::new(true, Vec::new()), Duration::from_secs(20));
         let connect = |host: &str| {
             let target = Target { host: host.parse().unwrap(), port: addr.port() };
             let dialer = &dialer;
@@ -173,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_held_to_the_rule_too() {
         let target = Target { host: "localhost".parse().unwrap(), port: 9 };
-        let dialer = Dialer::new(forbidden::Rule::new(false), Duration::from_secs(5));
+        let dialer = Dialer::new(forbidden::Rule::new(false, Vec::new()), Duration::from_secs(5));
         assert!(matches!(dialer.connect(&target, None).await, Err(UpstreamError::Forbidden(_))));
         assert!(matches!(dialer.dial("169.254.169.254:80".parse().unwrap()).await, Err(UpstreamError::Forbidden(_))));
         assert!(matches!(dialer.connect(&target, "[::ffff:127.0.0.1]:9".parse().ok()).await, Err(UpstreamError::Forbidden(_))));

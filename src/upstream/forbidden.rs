@@ -1,6 +1,7 @@
 //! Addresses that a run never reaches: cloud metadata, link-local, and the host itself under every address it has.
 
 use super::UpstreamError;
+use crate::defence::Defence;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -24,17 +25,28 @@ const OWN_ADDRESSES_AGE: Duration = Duration::from_millis(500);
 /// The rule as one run applies it.
 pub struct Rule {
     allow_host: bool,
+    named: Vec<(IpAddr, Option<u16>)>,
     own: Mutex<Option<(Instant, Arc<[IpAddr]>)>>,
 }
 
 impl Rule {
-    /// `allow_host`: loopback and the host's own addresses may be reached; metadata and link-local may not even then.
-    pub fn new(allow_host: bool) -> Self {
-        Self { allow_host, own: Mutex::new(None) }
+    /// `allow_host`: loopback and the host's own addresses may be reached; metadata and link-local may not even then. `named`: what the user
+    /// allowed by address, all ports where there is none.
+    pub fn new(allow_host: bool, named: Vec<(IpAddr, Option<u16>)>) -> Self {
+        Self { allow_host, named, own: Mutex::new(None) }
+    }
+
+    /// Whether the user allowed this very address. The host's loopback has a flag of its own.
+    pub fn names(&self, addr: SocketAddr) -> bool {
+        let matches = |(ip, port): &(IpAddr, Option<u16>)| *ip == addr.ip().to_canonical() && port.is_none_or(|port| port == addr.port());
+        !addr.ip().to_canonical().is_loopback() && self.named.iter().any(matches)
     }
 
     /// Whether `addr` may be dialled. Not knowing the host's addresses is an error: nothing is dialled then.
     pub fn check(&self, addr: SocketAddr) -> Result<(), UpstreamError> {
+        if self.names(addr) || !Defence::DialRule.active() {
+            return Ok(());
+        }
         let forbidden = never(addr.ip()) || (!self.allow_host && is_host(addr.ip(), &self.own().map_err(UpstreamError::OwnAddresses)?));
         if forbidden { Err(UpstreamError::Forbidden(addr)) } else { Ok(()) }
     }
@@ -186,9 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_the_user_named_is_reachable() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let named = ["169.254.169.254", "fd00:ec2::254", "127.0.0.1", "192.0.2.9"].map(|ip| (ip.parse().unwrap(), None));
+        let rule = Rule::new(false, [&named[..], &[("100.100.100.200".parse().unwrap(), Some(80))]].concat());
+        for text in ["169.254.169.254:80", "[fd00:ec2::254]:1", "[::ffff:169.254.169.254]:80", "192.0.2.9:22", "100.100.100.200:80"] {
+            assert!(rule.check(addr(text)).is_ok(), "{text}");
+        }
+        for text in ["169.254.169.253:80", "100.100.100.200:81", "127.0.0.1:22", "[::ffff:127.0.0.1]:22", "[64:ff9b::a9fe:a9fe]:80"] {
+            assert!(rule.check(addr(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn the_rule_knows_this_hosts_addresses() {
         let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let (closed, open) = (Rule::new(false), Rule::new(true));
+        let (closed, open) = (Rule::new(false, Vec::new()), Rule::new(true, Vec::new()));
         assert!(matches!(closed.check(addr("127.0.0.1:80")), Err(UpstreamError::Forbidden(_))));
         assert!(open.check(addr("127.0.0.1:80")).is_ok());
         assert!(open.check(addr("169.254.169.254:80")).is_err());

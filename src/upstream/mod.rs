@@ -26,7 +26,7 @@ use http::{Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Once, Weak},
     time::{Duration, Instant},
@@ -60,6 +60,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Whether loopback and the host's own addresses may be reached. Metadata and link-local addresses may not either way.
     pub allow_host_addresses: bool,
+    /// Addresses, with a port or for all, that may be reached although they are the host's, link-local or metadata: the user named them.
+    pub named_addresses: Vec<(IpAddr, Option<u16>)>,
 }
 
 /// Dialler, TLS client and pool of one run; roots are read on first use.
@@ -72,13 +74,18 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn new(options: Options) -> Arc<Self> {
-        let rule = forbidden::Rule::new(options.allow_host_addresses);
+        let rule = forbidden::Rule::new(options.allow_host_addresses, options.named_addresses);
         Arc::new(Self {
             dialer: Dialer::new(rule, options.connect_timeout),
             tls: tls::Client::new(options.extra_roots, options.connect_timeout),
             pool: Arc::default(),
             sweeping: Once::new(),
         })
+    }
+
+    /// Whether this address may be reached only because the user named it.
+    pub fn names(&self, addr: SocketAddr) -> bool {
+        self.dialer.names(addr)
     }
 
     /// A plain TCP connection for an opaque relay, TCP_NODELAY set, forbidden addresses refused.

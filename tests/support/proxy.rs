@@ -316,6 +316,7 @@ impl Proxy {
                 extra_roots: vec![ca.pem.path().to_owned()],
                 connect_timeout: Duration::from_secs(20),
                 allow_host_addresses: true,
+                named_addresses: Vec::new(),
             }),
             audit: audit::Log::open(&audit.path().join("audit.jsonl"), "test").unwrap(),
             names: Arc::new(Names::default()),

@@ -9,7 +9,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::statvfs::{FsFlags, statvfs},
     unistd::{Gid, Uid},
 };
@@ -26,6 +26,8 @@ pub enum Error {
     Proc { target: PathBuf, source: Errno },
     #[error("move the mount at {from} to {target}: {source}")]
     Move { from: PathBuf, target: PathBuf, source: Errno },
+    #[error("take off the mount at {target}: {source}")]
+    TakeOff { target: PathBuf, source: Errno },
     #[error("write {path} in the sandbox's private directory: {source}")]
     Write { path: PathBuf, source: io::Error },
 }
@@ -76,6 +78,11 @@ pub fn private_tmpfs(target: &Path, uid: Uid, gid: Gid) -> Result<(), Error> {
 pub fn tmpfs(target: &Path, options: &str) -> Result<(), Error> {
     mount(Some("authsome"), target, Some("tmpfs"), TMPFS, Some(options))
         .map_err(|source| Error::Tmpfs { target: target.to_owned(), source })
+}
+
+/// Shows again what the mount at `target` covers.
+pub fn take_off(target: &Path) -> Result<(), Error> {
+    umount2(target, MntFlags::MNT_DETACH).map_err(|source| Error::TakeOff { target: target.to_owned(), source })
 }
 
 pub fn move_to(from: &Path, target: &Path) -> Result<(), Error> {
