@@ -7,6 +7,7 @@
 
 mod support {
     pub mod internet;
+    pub mod origin;
     pub mod world;
 }
 
@@ -16,6 +17,7 @@ mod cases {
     pub mod death;
     pub mod environment;
     pub mod faults;
+    pub mod grpc;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -51,6 +53,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("faults", cases::faults::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
+    ("grpc", cases::grpc::CASES),
 ];
 
 fn main() -> ExitCode {
