@@ -26,6 +26,7 @@ mod cases {
     pub mod process;
     pub mod relay;
     pub mod upstream;
+    pub mod websocket;
 }
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),
+    ("websocket", cases::websocket::CASES),
 ];
 
 fn main() -> ExitCode {

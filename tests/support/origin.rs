@@ -18,6 +18,13 @@ use std::{
 /// After which a program that says nothing counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where scripts/test has installed the packages of tests/data/python.
+pub fn python_modules() -> String {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-python");
+    assert!(modules.exists(), "{} is missing: scripts/test makes it", modules.display());
+    modules.display().to_string()
+}
+
 /// A program that serves; it ends with this handle.
 pub struct Origin {
     child: Child,

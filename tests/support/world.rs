@@ -48,6 +48,8 @@ const CLIENTS: &[(&str, &str)] = &[
     ("many.py", include_str!("../data/clients/many.py")),
     ("grpc_calls.py", include_str!("../data/clients/grpc_calls.py")),
     ("grpc_calls.cjs", include_str!("../data/clients/grpc_calls.cjs")),
+    ("ws_conformance.cjs", include_str!("../data/clients/ws_conformance.cjs")),
+    ("ws_echo.py", include_str!("../data/clients/ws_echo.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
@@ -125,6 +127,9 @@ impl World {
         let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-npm/node_modules");
         assert!(installed.exists(), "{} is missing: scripts/test makes it", installed.display());
         let modules = self.path("node_modules");
+        if modules.exists() {
+            return modules.display().to_string();
+        }
         fs::create_dir(&modules).unwrap();
         bind(&installed, &modules);
         // The world's directory is deleted at the end, through every mount that lets it.
