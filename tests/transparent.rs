@@ -7,6 +7,7 @@
 
 mod support {
     pub mod internet;
+    pub mod origin;
     pub mod world;
 }
 
@@ -18,6 +19,7 @@ mod cases {
     pub mod death;
     pub mod environment;
     pub mod faults;
+    pub mod grpc;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -27,6 +29,7 @@ mod cases {
     pub mod process;
     pub mod relay;
     pub mod upstream;
+    pub mod websocket;
 }
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -57,6 +60,8 @@ const MODULES: &[(&str, &[Case])] = &[
     ("faults", cases::faults::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
+    ("grpc", cases::grpc::CASES),
+    ("websocket", cases::websocket::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 pub const CASES: &[Case] = &[
@@ -34,23 +34,13 @@ pub const CASES: &[Case] = &[
 
 const URL: &str = "https://api.openai.com/v1/models?limit=2";
 
-/// `authsome run -- client`, not yet started.
-fn authsome(world: &World, options: &[&str], client: &[&str]) -> Command {
-    let mut command = world.command(&["timeout", "--foreground", "-k", "5", "60"]);
-    command.arg(world.path("authsome")).args(["run", "--upstream-ca"]).arg(world.path("root.pem"));
-    // Also the client's own: what is not opened is verified by it.
-    command.env("SSL_CERT_FILE", world.path("root.pem")).env("CURL_CA_BUNDLE", world.path("root.pem"));
-    command.args(options).arg("--").args(client);
-    world.start_as_mode(command)
-}
-
 fn inside(world: &World, client: &str) -> Output {
-    finish(&mut authsome(world, &[], &["sh", "-c", client]))
+    finish(&mut world.by_environment(&[], &["sh", "-c", client]))
 }
 
 fn variables_are_set(world: &World) {
     let said =
-        succeeded(&finish(authsome(world, &[], &["env"]).env("AUTHSOME_MASTER_KEY_FILE", "/nowhere").env("ALL_PROXY", "socks5://h")));
+        succeeded(&finish(world.by_environment(&[], &["env"]).env("AUTHSOME_MASTER_KEY_FILE", "/nowhere").env("ALL_PROXY", "socks5://h")));
     let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
     let proxy = value("HTTPS_PROXY").unwrap();
     assert!(proxy.strip_prefix("http://127.0.0.1:").is_some_and(|port| port.parse::<u16>().is_ok()), "{said}");
@@ -68,7 +58,7 @@ fn variables_are_set(world: &World) {
 }
 
 fn no_proxy_is_merged(world: &World) {
-    let output = finish(authsome(world, &[], &["sh", "-c", "echo $NO_PROXY $no_proxy"]).env("NO_PROXY", "corp.test"));
+    let output = finish(world.by_environment(&[], &["sh", "-c", "echo $NO_PROXY $no_proxy"]).env("NO_PROXY", "corp.test"));
     let merged = "corp.test,127.0.0.1,localhost,::1";
     assert_eq!(succeeded(&output), format!("{merged} {merged}\n"));
 }
@@ -120,7 +110,7 @@ fn known_process_is_injected_again(world: &World) {
 /// The run tells its proxy's address and waits until the stranger is done.
 fn stranger(world: &World, run_client: impl Fn(&[&str]) -> String) {
     let client = ["sh", "-c", "echo $HTTPS_PROXY; read line"];
-    let mut run = authsome(world, &[], &client).stdin(Stdio::piped()).spawn().unwrap();
+    let mut run = world.by_environment(&[], &client).stdin(Stdio::piped()).spawn().unwrap();
     let mut proxy = String::new();
     BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut proxy).unwrap();
     let stranger = ["curl", "-fsS", "--proxy", proxy.trim(), "-H", "authorization: Bearer stranger", URL];
@@ -192,7 +182,7 @@ fn exit_codes_are_the_childs(world: &World) {
         (&["/etc/passwd"], 126),
         (&["no-such-program"], 127),
     ] {
-        let output = finish(&mut authsome(world, &[], client));
+        let output = finish(&mut world.by_environment(&[], client));
         assert_eq!(output.status.code(), Some(code), "{client:?}: {}", show(&output));
     }
 }
@@ -205,11 +195,11 @@ fn signals_are_as_outside(world: &World) {
         r"/^(CapEff|Uid|SigBlk):/p; s/^SigIgn:.*([0-7][0-9a-f]{7})$/\1/p; s/^SigIgn:.*[89a-f]([0-9a-f]{7})$/\1/p",
         "/proc/self/status",
     ];
-    let said = succeeded(&finish(&mut authsome(world, &[], &client)));
+    let said = succeeded(&finish(&mut world.by_environment(&[], &client)));
     assert_eq!(said, succeeded(&world.outside(&client)));
     assert_eq!(said.lines().count(), 4, "{said}");
     let client = ["sh", "-c", "ulimit -c; ulimit -n; umask"];
-    assert_eq!(succeeded(&finish(&mut authsome(world, &[], &client))), succeeded(&world.outside(&client)));
+    assert_eq!(succeeded(&finish(&mut world.by_environment(&[], &client))), succeeded(&world.outside(&client)));
 }
 
 /// The command sends SIGTERM to the supervisor alone, at once.
@@ -236,7 +226,7 @@ fn vault_is_refused_inside(world: &World) {
 
 fn flags_of_the_other_mode_are_refused(world: &World) {
     for flag in ["--egress=relay", "--intercept-port=8443", "--expose=80", "--publish=80", "--keep-path=/tmp"] {
-        let output = finish(&mut authsome(world, &[flag], &["echo", "started"]));
+        let output = finish(&mut world.by_environment(&[flag], &["echo", "started"]));
         let name = flag.split('=').next().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", show(&output));
         assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains(name), "{}", show(&output));

@@ -8,7 +8,7 @@ use std::{
     io::Write,
     net::{TcpListener, UdpSocket},
     os::fd::{AsFd, AsRawFd},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
 };
@@ -25,6 +25,8 @@ pub const API: u8 = 10;
 pub const OTHER: u8 = 11;
 pub const RAW: u8 = 12;
 pub const HTTP1: u8 = 13;
+/// Where a test starts programs of its own, see [`Internet::spawn`].
+pub const PROGRAMS: u8 = 14;
 pub const DNS: u8 = 53;
 
 /// What each line of `ip -batch` does on the side of the host.
@@ -74,6 +76,7 @@ pub struct Shared {
 
 pub struct Internet {
     pub pki: Pki,
+    origins: NetNs,
     shared: Arc<Shared>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     servers: Option<thread::JoinHandle<()>>,
@@ -90,7 +93,15 @@ impl Internet {
         let shared = Arc::<Shared>::default();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let servers = origins.run(|| start(&pki, &shared, stopped)).expect("enter the origins' namespace");
-        Self { pki, shared, stop: Some(stop), servers: Some(servers) }
+        Self { pki, origins, shared, stop: Some(stop), servers: Some(servers) }
+    }
+
+    /// Starts a program among the origins, where any user may listen on any port.
+    pub fn spawn(&self, command: &mut Command) -> Child {
+        self.origins
+            .run(|| command.spawn())
+            .expect("enter the origins' namespace")
+            .unwrap_or_else(|error| panic!("start {command:?}: {error}"))
     }
 
     /// What the origins have received since the last call.
@@ -135,7 +146,7 @@ fn ip(batch: &str) {
 
 /// Binds everything before the first packet can come, then serves it from a thread of this namespace.
 fn start(pki: &Pki, shared: &Arc<Shared>, stopped: tokio::sync::oneshot::Receiver<()>) -> thread::JoinHandle<()> {
-    let addresses = [API, OTHER, RAW, HTTP1, DNS];
+    let addresses = [API, OTHER, RAW, HTTP1, PROGRAMS, DNS];
     let lines = addresses
         .iter()
         .flat_map(|n| [format!("addr add 203.0.113.{n}/32 dev lo\n"), format!("addr add 2001:db8:113::{n}/128 dev lo nodad\n")]);

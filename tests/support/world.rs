@@ -32,7 +32,7 @@ const PATIENCE: &str = "60";
 
 /// A provider on the reserved names, whose upstream certificates are bad on purpose for some.
 const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acme", "auth_type": "api_key", "flow": "api_key",
-  "api_url": ["api.acme.test", "h1.acme.test", "expired.acme.test", "wronghost.acme.test", "unknown.acme.test"],
+  "api_url": ["api.acme.test", "h1.acme.test", "programs.acme.test", "expired.acme.test", "wronghost.acme.test", "unknown.acme.test"],
   "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
 
 /// The programs that clients are made of, by the name they have in the user's home.
@@ -46,6 +46,10 @@ const CLIENTS: &[(&str, &str)] = &[
     ("ask_dns.py", include_str!("../data/clients/ask_dns.py")),
     ("broken.py", include_str!("../data/clients/broken.py")),
     ("many.py", include_str!("../data/clients/many.py")),
+    ("grpc_calls.py", include_str!("../data/clients/grpc_calls.py")),
+    ("grpc_calls.cjs", include_str!("../data/clients/grpc_calls.cjs")),
+    ("ws_conformance.cjs", include_str!("../data/clients/ws_conformance.cjs")),
+    ("ws_echo.py", include_str!("../data/clients/ws_echo.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
@@ -101,11 +105,55 @@ impl World {
     pub fn outside(&self, client: &[&str]) -> Output {
         let root = self.path("root.pem");
         let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
-        for name in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CLIENT_ROOT"] {
+        for name in [
+            "SSL_CERT_FILE",
+            "CURL_CA_BUNDLE",
+            "REQUESTS_CA_BUNDLE",
+            "NODE_EXTRA_CA_CERTS",
+            "GIT_SSL_CAINFO",
+            "CLIENT_ROOT",
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+            "PIP_CERT",
+            "npm_config_cafile",
+        ] {
             command.env(name, &root);
         }
         command.env("WGETRC", self.path("wgetrc")).envs([("OPENAI_API_KEY", PLACEHOLDER), ("ACME_KEY", PLACEHOLDER)]);
         finish(as_user(command.args(client)))
+    }
+
+    /// Where Node finds the packages of tests/data/npm.
+    pub fn npm_modules(&self) -> String {
+        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-npm/node_modules");
+        assert!(installed.exists(), "{} is missing: scripts/test makes it", installed.display());
+        let modules = self.path("node_modules");
+        if modules.exists() {
+            return modules.display().to_string();
+        }
+        fs::create_dir(&modules).unwrap();
+        bind(&installed, &modules);
+        // The world's directory is deleted at the end, through every mount that lets it.
+        bind_flags(modules.to_str().unwrap(), MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+        modules.display().to_string()
+    }
+
+    /// The client without the command and in either mode of it, each with the name of the way.
+    pub fn every_way(&self, client: &[&str]) -> [(&'static str, Output); 3] {
+        [
+            ("outside", self.outside(client)),
+            ("transparent", self.inside(client)),
+            ("environment", finish(&mut self.by_environment(&[], client))),
+        ]
+    }
+
+    /// `authsome run … -- client`, not yet started.
+    pub fn by_environment(&self, options: &[&str], client: &[&str]) -> Command {
+        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        command.arg(self.path("authsome")).args(["run", "--upstream-ca"]).arg(self.path("root.pem"));
+        // Also the client's own: what is not opened is verified by it.
+        command.env("SSL_CERT_FILE", self.path("root.pem")).env("CURL_CA_BUNDLE", self.path("root.pem"));
+        command.args(options).arg("--").args(client);
+        self.start_as_mode(command)
     }
 
     /// `authsome run --transparent … -- client`, not yet started.
@@ -200,6 +248,9 @@ impl World {
         }
         CLIENTS.iter().for_each(|(name, text)| own(&write(self.home().join(name), text)));
         let root = write(self.path("root.pem"), &self.internet.pki.root);
+        let (certificate, key) = &self.internet.pki.programs;
+        write(self.path("programs.pem"), certificate);
+        own(&write(self.path("programs.key"), key));
         write(self.path("wgetrc"), &format!("ca_certificate={}\n", root.display()));
         let etc = |name: &str, text: &str| bind(&write(self.path(name), text), Path::new("/etc").join(name));
         etc("resolv.conf", "nameserver 203.0.113.53\nsearch corp.test\n");
@@ -255,5 +306,5 @@ fn bind(file: &Path, over: impl AsRef<OsStr>) {
 }
 
 fn bind_flags(path: &str, flags: MsFlags) {
-    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).expect("make the mounts private");
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).unwrap_or_else(|errno| panic!("change the mount {path}: {errno}"));
 }

@@ -1,6 +1,6 @@
 //! The name server of the test internet.
 
-use super::{API, DNS, HTTP1, OTHER, RAW, Shared, sockets::each};
+use super::{API, DNS, HTTP1, OTHER, PROGRAMS, RAW, Shared, sockets::each};
 use hickory_proto::{
     op::{Message, ResponseCode},
     rr::{
@@ -21,7 +21,7 @@ use tokio::{
 const MAX_UDP: usize = 512;
 
 /// Each name and the last number of its addresses.
-const ZONE: [(&str, u8); 11] = [
+const ZONE: [(&str, u8); 12] = [
     ("api.openai.com.", API),
     ("api.acme.test.", API),
     ("h1.acme.test.", HTTP1),
@@ -31,6 +31,7 @@ const ZONE: [(&str, u8); 11] = [
     ("other.test.", OTHER),
     ("pinned.test.", OTHER),
     ("raw.test.", RAW),
+    ("programs.acme.test.", PROGRAMS),
     ("ns.test.", DNS),
     ("svc.corp.test.", OTHER),
 ];

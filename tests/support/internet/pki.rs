@@ -1,6 +1,6 @@
 //! A throw-away certificate authority and one certificate per name, some of them bad on purpose.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
@@ -12,6 +12,8 @@ use std::{collections::HashMap, sync::Arc};
 
 /// Names with a good certificate.
 const GOOD: [&str; 5] = ["api.openai.com", "api.acme.test", "h1.acme.test", "other.test", "pinned.test"];
+/// Served by the programs that a test starts, so its certificate can be had as files.
+pub const PROGRAMS: &str = "programs.acme.test";
 pub const EXPIRED: &str = "expired.acme.test";
 pub const WRONG_HOST: &str = "wronghost.acme.test";
 pub const UNKNOWN_ISSUER: &str = "unknown.acme.test";
@@ -19,6 +21,8 @@ pub const UNKNOWN_ISSUER: &str = "unknown.acme.test";
 pub struct Pki {
     /// PEM of the root that the host trusts for these names.
     pub root: String,
+    /// PEM of the certificate of [`PROGRAMS`] and of its key.
+    pub programs: (String, String),
     certificates: Arc<Certificates>,
 }
 
@@ -34,7 +38,9 @@ impl Pki {
         all.insert(EXPIRED.into(), leaf(EXPIRED, &root, |params| params.not_after = date_time_ymd(2021, 1, 1)));
         all.insert(WRONG_HOST.into(), leaf("somebody-else.test", &root, |_| ()));
         all.insert(UNKNOWN_ISSUER.into(), leaf(UNKNOWN_ISSUER, &stranger, |_| ()));
-        Self { root: root.pem(), certificates: Arc::new(Certificates(all)) }
+        let (certificate, key) = certify(PROGRAMS, &root, |_| ());
+        let programs = (certificate.pem(), key.serialize_pem());
+        Self { root: root.pem(), programs, certificates: Arc::new(Certificates(all)) }
     }
 
     pub fn server(&self, alpn: &[&str]) -> Arc<ServerConfig> {
@@ -66,11 +72,15 @@ fn root(name: &str) -> Root {
 }
 
 fn leaf(name: &str, root: &Root, change: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
+    let (certificate, key) = certify(name, root, change);
+    let signer = any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
+    Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer))
+}
+
+fn certify(name: &str, root: &Root, change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.not_before = date_time_ymd(2020, 1, 1);
     change(&mut params);
     let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, root).unwrap();
-    let signer = any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
-    Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer))
+    (params.signed_by(&key, root).unwrap(), key)
 }
