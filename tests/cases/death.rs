@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
@@ -32,8 +33,9 @@ pub fn processes(mark: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a run could leave on the host: links, addresses, routes, rules, mounts, sysctls and files.
+/// What a run of a user who has logged in could leave on the host: links, addresses, routes, rules, mounts, sysctls and files.
 pub fn host_state(world: &World) -> BTreeSet<String> {
+    world.log_in();
     let mut state = BTreeSet::new();
     for (program, arguments) in [
         ("ip", &["-o", "link"][..]),
@@ -47,7 +49,9 @@ pub fn host_state(world: &World) -> BTreeSet<String> {
         state.extend(String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{program}: {line}")));
     }
     state.extend(fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines().map(str::to_owned));
-    for directory in ["/tmp".into(), "/dev/shm".into(), world.home()] {
+    // Everything a run could have put into the user's home, but for the trail, which stays.
+    state.extend(files_below(&world.home()).into_iter().filter(|path| !path.contains("/.authsome/log")));
+    for directory in ["/tmp", "/dev/shm", "/run", "/var/tmp"] {
         state.extend(
             fs::read_dir(directory)
                 .unwrap()
@@ -58,6 +62,16 @@ pub fn host_state(world: &World) -> BTreeSet<String> {
         );
     }
     state
+}
+
+fn files_below(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    entries
+        .flat_map(|entry| {
+            let below = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { files_below(&entry.path()) } else { Vec::new() };
+            [vec![entry.path().display().to_string()], below].concat()
+        })
+        .collect()
 }
 
 /// A run whose child says `ready` and then sleeps for `mark` seconds. Started without timeout(1): its pid is the supervisor's.

@@ -2,7 +2,7 @@
 
 use crate::{
     Case,
-    support::world::{NEIGHBOUR, World, show},
+    support::world::{Mode, NEIGHBOUR, World, show, succeeded},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -26,7 +26,9 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Rounds of random kills, unless AUTHSOME_KILL_ROUNDS says otherwise.
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 200;
+/// Runs of one batch, each killed at a moment of its own while the others start, serve and die.
+const AT_ONCE: u64 = 4;
 
 #[derive(Debug, Clone, Copy)]
 enum Victims {
@@ -119,49 +121,79 @@ fn start(world: &World, mark: &str) -> Child {
     world.start_as_mode(command).env(name, value).spawn().unwrap()
 }
 
-/// How long a run takes to have served its first request: the span in which the moments lie.
+/// How long as many runs as one batch has take to have served a request each: the span in which the moments lie.
 fn time_to_ready(world: &World, mark: &str) -> Duration {
     let started = Instant::now();
-    let mut child = start(world, mark);
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut runs: Vec<_> = (0..AT_ONCE).map(|_| start(world, mark)).collect();
+    for child in &mut runs {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+    }
     let taken = started.elapsed();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(line, "ready\n", "{}", show(&output));
+    for child in runs {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+        drop(child.wait_with_output());
+    }
     taken
+}
+
+/// One run of a batch: when it is struck, since the batch began, and who.
+struct Round {
+    child: Child,
+    moment: Duration,
+    victims: Victims,
+    what: String,
 }
 
 fn kills_at_random_moments_leave_nothing(world: &World) {
     let rounds = std::env::var("AUTHSOME_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("AUTHSOME_KILL_ROUNDS"));
     let mark = format!("AUTHSOME_TEST_MARK={}-{:?}", std::process::id(), world.mode);
     let before = host_state(world);
-    let span = time_to_ready(world, &mark).as_micros() as u64 * 3 / 2;
+    let span = time_to_ready(world, &mark).as_micros() as u64 * 5 / 4;
     let mut random = Random(1);
-    for round in 0..rounds {
-        let moment = Duration::from_micros(random.next() % span);
-        let victims = VICTIMS[(random.next() % VICTIMS.len() as u64) as usize];
-        let what = format!("round {round}, {victims:?} after {moment:?}");
-        let mut child = start(world, &mark);
-        thread::sleep(moment);
-        let (held, namespaces_of_run) = strike(child.id() as i32, victims);
-        let status = wait(&mut child).unwrap_or_else(|| panic!("{what}: the supervisor goes on"));
-        assert!(!status.success(), "{what}: said to have gone well");
-        for process in held {
-            assert!(process.has_ended(), "{what}: process {} goes on", process.pid);
+    for batch in 0..rounds.div_ceil(AT_ONCE) {
+        let started = Instant::now();
+        let first = batch * AT_ONCE;
+        let mut runs: Vec<_> = (first..rounds.min(first + AT_ONCE))
+            .map(|round| {
+                let moment = Duration::from_micros(random.next() % span);
+                let victims = VICTIMS[(random.next() % VICTIMS.len() as u64) as usize];
+                Round { child: start(world, &mark), moment, victims, what: format!("round {round}, {victims:?} after {moment:?}") }
+            })
+            .collect();
+        runs.sort_by_key(|run| run.moment);
+        let mut struck = Vec::new();
+        for run in runs {
+            thread::sleep(run.moment.saturating_sub(started.elapsed()));
+            let (held, namespaces) = strike(run.child.id() as i32, run.victims);
+            struck.push((run, held, namespaces));
         }
-        let deadline = Instant::now() + PATIENCE;
-        while !left(&mark, &namespaces_of_run).is_empty() {
-            assert!(Instant::now() < deadline, "{what}: left\n{}", left(&mark, &namespaces_of_run).join("\n"));
-            thread::sleep(Duration::from_millis(10));
+        for (mut run, held, namespaces) in struck {
+            let what = run.what;
+            let status = wait(&mut run.child).unwrap_or_else(|| panic!("{what}: the supervisor goes on"));
+            assert!(!status.success(), "{what}: said to have gone well");
+            for process in held {
+                assert!(process.has_ended(), "{what}: process {} goes on", process.pid);
+            }
+            nothing_is_left(&what, "no mark", &namespaces);
+            // The streams close with the last process that has them.
+            drop(run.child.wait_with_output());
         }
-        // The streams close with the last process that has them.
-        drop(child.wait_with_output());
+        nothing_is_left(&format!("batch {batch}"), &mark, &BTreeSet::new());
     }
-    if world.mode == crate::support::world::Mode::Sudo {
-        crate::support::world::succeeded(&world.inside(&["true"]));
+    if world.mode == Mode::Sudo {
+        succeeded(&world.inside(&["true"]));
     }
     becomes(world, &before, "no such argument");
+}
+
+fn nothing_is_left(what: &str, mark: &str, namespaces_of_run: &BTreeSet<String>) {
+    let deadline = Instant::now() + PATIENCE;
+    while !left(mark, namespaces_of_run).is_empty() {
+        assert!(Instant::now() < deadline, "{what}: left\n{}", left(mark, namespaces_of_run).join("\n"));
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn wait(child: &mut Child) -> Option<ExitStatus> {
@@ -231,8 +263,8 @@ fn four_runs_of_two_users_do_not_touch_each_other(world: &World) {
         assert!(output.status.success(), "{}", show(&output));
     }
     assert_eq!(world.internet.take_requests().len(), 4 * 5 + 3);
-    if world.mode == crate::support::world::Mode::Sudo {
-        crate::support::world::succeeded(&world.inside(&["true"]));
+    if world.mode == Mode::Sudo {
+        succeeded(&world.inside(&["true"]));
     }
     becomes(world, &before, "no such argument");
 }

@@ -192,8 +192,7 @@ impl World {
 
     /// The given command with the world's environment, started by root or by the user, who has logged in.
     pub fn start_as_mode(&self, mut command: Command) -> Command {
-        self.logged_in
-            .get_or_init(|| [("openai", OPENAI_KEY), ("acme", ACME_KEY)].iter().for_each(|(provider, key)| self.login(provider, key)));
+        self.log_in();
         match self.mode {
             Mode::Rootless => {
                 as_user(&mut command);
@@ -203,6 +202,12 @@ impl World {
             }
         }
         command
+    }
+
+    /// Both of the first user's connections are there from the first call on.
+    pub fn log_in(&self) {
+        self.logged_in
+            .get_or_init(|| [("openai", OPENAI_KEY), ("acme", ACME_KEY)].iter().for_each(|(provider, key)| self.login(provider, key)));
     }
 
     pub fn command(&self, program: &[&str]) -> Command {
