@@ -101,7 +101,7 @@ fn known_process_is_injected_again(world: &World) {
          for i in range(2): urllib.request.urlopen('{URL}').read()\n\
          subprocess.run(['curl', '-fsS', '{URL}'], check=True)"
     );
-    succeeded(&finish(&mut authsome(world, &[], &["/usr/bin/python3", "-c", &script])));
+    succeeded(&finish(&mut world.by_environment(&[], &["/usr/bin/python3", "-c", &script])));
     let requests = world.internet.take_requests();
     let wanted = format!("Bearer {OPENAI_KEY}");
     assert_eq!(requests.iter().filter(|request| request.header("authorization") == Some(&wanted)).count(), 3, "{requests:?}");
