@@ -27,6 +27,7 @@ mod cases {
     pub mod policy;
     pub mod probes;
     pub mod process;
+    pub mod programs;
     pub mod relay;
     pub mod upstream;
     pub mod websocket;
@@ -52,6 +53,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("upstream", cases::upstream::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
+    ("programs", cases::programs::CASES),
     ("containment", cases::containment::CASES),
     #[cfg(feature = "test-switches")]
     ("controls", cases::controls::CASES),

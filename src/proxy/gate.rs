@@ -102,7 +102,8 @@ pub fn request(context: &Context, target: &Target, addr: Option<IpAddr>, method:
 pub fn lookups(context: Arc<Context>) -> impl Fn(&Host) -> bool + Send + Sync + 'static {
     let recorded = Mutex::new(HashSet::new());
     move |host| {
-        let permitted = context.policy.is_empty() || !Defence::LookupRule.active() || context.policy.resolves(host, &context.routes.providers_of(host));
+        let permitted =
+            context.policy.is_empty() || !Defence::LookupRule.active() || context.policy.resolves(host, &context.routes.providers_of(host));
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         if !permitted && recorded.len() < MAX_RECORDED && recorded.insert(host.clone()) {
             let target = Target { host: host.clone(), port: DNS_PORT };

@@ -185,7 +185,9 @@ impl Survey {
 
     /// Whether a variable of the user's environment must not reach CMD: it names a door outside that is not kept.
     pub fn removes_variable(&self, name: &OsStr, value: &OsStr) -> bool {
-        Defence::CleanEnvironment.active() && leads_outside(name) && !self.keep.iter().any(|path| contains(value.as_bytes(), path.as_os_str().as_bytes()))
+        Defence::CleanEnvironment.active()
+            && leads_outside(name)
+            && !self.keep.iter().any(|path| contains(value.as_bytes(), path.as_os_str().as_bytes()))
     }
 
     /// Refuses a working directory and standard streams that would keep a view of what is masked: what a process holds open is not

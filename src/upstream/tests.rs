@@ -53,7 +53,12 @@ impl Ca {
 
     fn upstream(&self) -> Arc<Upstream> {
         let extra_roots = vec![self.pem.path().to_owned()];
-        Upstream::new(Options { extra_roots, connect_timeout: Duration::from_secs(20), allow_host_addresses: true, named_addresses: Vec::new() })
+        Upstream::new(Options {
+            extra_roots,
+            connect_timeout: Duration::from_secs(20),
+            allow_host_addresses: true,
+            named_addresses: Vec::new(),
+        })
     }
 }
 
@@ -236,7 +241,12 @@ async fn an_unverified_server_gets_no_request() {
 #[tokio::test]
 async fn bad_extra_roots_are_named() {
     let extra_roots = vec!["/nonexistent/ca.pem".into()];
-    let upstream = Upstream::new(Options { extra_roots, connect_timeout: Duration::from_secs(20), allow_host_addresses: true, named_addresses: Vec::new() });
+    let upstream = Upstream::new(Options {
+        extra_roots,
+        connect_timeout: Duration::from_secs(20),
+        allow_host_addresses: true,
+        named_addresses: Vec::new(),
+    });
     let (to, _) = listen(Ca::new().acceptor(&[], |_| {}), http1).await;
     let error = upstream.protocol(&to, true).await.unwrap_err();
     assert_eq!(error.to_string(), "read /nonexistent/ca.pem: No such file or directory (os error 2)");
@@ -259,7 +269,12 @@ async fn what_is_no_connection_says_so() {
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = Destination { addr: silent.local_addr().ok(), ..to };
-    let hasty = Upstream::new(Options { extra_roots: Vec::new(), connect_timeout: Duration::from_millis(1), allow_host_addresses: true, named_addresses: Vec::new() });
+    let hasty = Upstream::new(Options {
+        extra_roots: Vec::new(),
+        connect_timeout: Duration::from_millis(1),
+        allow_host_addresses: true,
+        named_addresses: Vec::new(),
+    });
     assert!(matches!(hasty.protocol(&to, true).await, Err(UpstreamError::Timeout { .. } | UpstreamError::Roots(_))));
 }
 
