@@ -16,6 +16,8 @@ pub enum Defence {
     ReadOnly,
     /// /proc shows the sandbox's processes alone.
     OwnProc,
+    /// Under root, files are made and read with the user's rights.
+    FilesAsUser,
     /// Variables that lead outside are removed.
     CleanEnvironment,
     /// Descriptors from 3 on are closed.

@@ -29,6 +29,7 @@ mod cases {
     pub mod process;
     pub mod programs;
     pub mod relay;
+    pub mod root;
     pub mod upstream;
     pub mod websocket;
 }
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
+    ("root", cases::root::CASES),
     ("containment", cases::containment::CASES),
     #[cfg(feature = "test-switches")]
     ("controls", cases::controls::CASES),

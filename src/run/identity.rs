@@ -4,8 +4,12 @@ use std::{ffi::CString, path::PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
+    errno::Errno,
     sys::prctl,
-    unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups, setegid, seteuid, setgroups, setresgid, setresuid},
+    unistd::{
+        Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups, setegid, seteuid, setfsgid, setfsuid, setgroups, setresgid,
+        setresuid,
+    },
 };
 
 use super::RunError;
@@ -73,6 +77,18 @@ impl Identity {
         setegid(Gid::from_raw(0)).map_err(system("take root's group again"))?;
         setgroups(&before).map_err(system("take root's groups again"))?;
         Ok(result)
+    }
+
+    /// From here on files are opened with this user's rights alone, while those over mounts stay root's (setfsuid(2)): whatever a path is made
+    /// to lead to meanwhile, the user could have written there as well.
+    pub fn assume_for_files(&self) -> nix::Result<()> {
+        let Some(groups) = &self.groups else { return Ok(()) };
+        setgroups(groups)?;
+        setfsgid(self.gid);
+        setfsuid(self.uid);
+        // Neither tells of a failure; each answers with the id that was in force, and an invalid one changes nothing.
+        let in_force = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
+        if in_force == (self.uid, self.gid) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// The supervisor becomes this user for good; of root's rights it keeps CAP_NET_ADMIN where an uplink must be undone.

@@ -176,15 +176,15 @@ fn network(configure: &Configure) -> Result<(), Failure> {
 
 /// The private view of the file system; also what of it will not trust the run's certificates.
 fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<String>), Failure> {
+    if Defence::FilesAsUser.active() {
+        plan.identity.assume_for_files().map_err(Failure::at("use files as the invoking user"))?;
+    }
     if Defence::OwnProc.active() {
         mask::mount_proc().map_err(Failure::text)?;
     }
     let covered = plan.survey.apply().map_err(Failure::text)?;
     let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
-    let env = |name: &str| std::env::var_os(name);
-    // Files that variables name are read with the user's rights.
-    let written = plan.identity.acting(|| Trust::write(covered.home(), authority, &env)).map_err(Failure::text)?;
-    let mut trust = written.map_err(Failure::text)?;
+    let mut trust = Trust::write(covered.home(), authority, &|name| std::env::var_os(name)).map_err(Failure::text)?;
     let left_alone = trust.mount().map_err(Failure::text)?;
     covered.finish().map_err(Failure::text)?;
     Ok((trust.variables().to_vec(), left_alone.iter().map(ToString::to_string).collect()))

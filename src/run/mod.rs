@@ -155,6 +155,9 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
     sandbox::raise_descriptor_limit().map_err(|errno| RunError::System("raise the limit of open files", errno))?;
     let uplink = sandbox.connect(&plan, &listening)?;
+    if plan.identity.groups.is_some() {
+        harden::drop_bounding_set().map_err(|error| RunError::Capabilities(error.to_string()))?;
+    }
     plan.identity.assume_keeping(uplink.is_some())?;
     let authority = Authority::new()?;
     sandbox.configure(&plan, &authority, uplink)?;

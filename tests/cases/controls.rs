@@ -69,6 +69,10 @@ fn masks(world: &World) {
     only_without(world, "SocketMasks", &[], &connect);
     only_without(world, "PrivateDirectories", &[], &format!("[ -e {}/session ] && echo {ESCAPED}", runtime.display()));
     only_without(world, "ReadOnly", &[], &format!("echo later >>$HOME/.bashrc && echo {ESCAPED}"));
+    if world.mode == Mode::Sudo {
+        let of_root = format!("[ $(stat -c %u $HOME/.authsome/.authsome-run) = 0 ] && echo {ESCAPED}");
+        only_without(world, "FilesAsUser", &[], &of_root);
+    }
     only_without(world, "OwnProc", &[], &format!("[ -e /proc/{} ] && echo {ESCAPED}", std::process::id()));
 }
 

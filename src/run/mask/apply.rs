@@ -1,11 +1,11 @@
 //! Puts a [`Survey`] in force, in the sandbox's mount namespace, with every capability over it.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -13,7 +13,6 @@ use std::{
 use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, mknod},
-    unistd::chown,
 };
 
 use crate::defence::Defence;
@@ -78,9 +77,7 @@ impl Survey {
         let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
         for directory in missing.into_iter().rev() {
             let failed = |source| mount::Error::Write { path: directory.to_owned(), source };
-            fs::create_dir(directory).map_err(failed)?;
-            fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
-            chown(directory, Some(self.user.uid), Some(self.user.gid)).map_err(|errno| failed(errno.into()))?;
+            DirBuilder::new().mode(0o700).create(directory).map_err(failed)?;
         }
         Ok(())
     }
