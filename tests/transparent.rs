@@ -12,6 +12,7 @@ mod support {
 }
 
 mod cases {
+    pub mod canary;
     pub mod clients;
     pub mod containment;
     #[cfg(feature = "test-switches")]
@@ -56,6 +57,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
     ("root", cases::root::CASES),
+    ("canary", cases::canary::CASES),
     ("containment", cases::containment::CASES),
     #[cfg(feature = "test-switches")]
     ("controls", cases::controls::CASES),
