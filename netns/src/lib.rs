@@ -36,6 +36,15 @@ pub use {
     orig_dst::{OrigDst, orig_dst},
 };
 
+/// Overwrites the value of a variable where the kernel put it at the start of the program; a copy of a process has it, too. Errors if the process
+/// has more than one thread.
+#[cfg(target_os = "linux")]
+pub fn wipe_variable(name: &std::ffi::CStr) -> error::Result<()> {
+    spawn::require_one_thread().map_err(Error::from)?;
+    sys::wipe_variable(name);
+    Ok(())
+}
+
 /// Every descriptor from `first` on will not survive the next exec of this process or its children (close_range(2)).
 #[cfg(target_os = "linux")]
 pub fn close_on_exec_from(first: u32) -> error::Result<()> {

@@ -86,7 +86,7 @@ pub(crate) fn start(namespaces: Namespaces, init: impl FnOnce(Channel) -> u8) ->
 }
 
 /// A lock that another thread holds at the moment of the clone stays locked in the child for ever, so there may be none.
-fn require_one_thread() -> std::result::Result<(), Failure> {
+pub(crate) fn require_one_thread() -> std::result::Result<(), Failure> {
     // The kernel lists a thread for a moment after it was joined: it wakes the joiner (CLONE_CHILD_CLEARTID, clone(2)) before it removes the entry.
     const LOOKS: u32 = 50;
     const BETWEEN: Duration = Duration::from_millis(1);

@@ -12,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    ffi::CStr,
     io::{self, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
@@ -81,6 +82,18 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
+    }
+}
+
+/// Overwrites the value of `name` in the environment that this process was started with, which its memory and /proc/PID/environ show. For a
+/// process with one thread: nobody else may be reading it.
+pub(crate) fn wipe_variable(name: &CStr) {
+    // SAFETY: getenv's answer is null or a NUL-terminated string in this process's own writable memory (environ(7)), and no other thread uses it.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        if !value.is_null() {
+            ptr::write_bytes(value, b'x', libc::strlen(value));
+        }
     }
 }
 

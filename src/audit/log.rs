@@ -17,7 +17,7 @@ use std::{
     },
     thread,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Records that may wait for the disk. Beyond it whoever finishes a request waits too: a trail with holes would be worse.
 const QUEUE: usize = 4096;
@@ -37,6 +37,8 @@ struct Inner {
     ids: AtomicU64,
     queue: SyncSender<Message>,
     broken: Arc<Notify>,
+    /// Records begun and not yet written.
+    under_way: watch::Sender<usize>,
 }
 
 enum Message {
@@ -54,11 +56,12 @@ impl Log {
         let writer = Writer { file: open(path)?, path: path.to_owned(), torn: false, lost: 0, failure: None, broken: broken.clone() };
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
-        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken })))
+        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken, under_way: watch::Sender::new(0) })))
     }
 
     /// Starts a record. `protocol`: `tls`, `http/1.1`, `h2`, `tcp`, `dns`.
     pub fn begin(&self, protocol: &'static str, target: Target, addr: Option<IpAddr>) -> Guard {
+        self.0.under_way.send_modify(|count| *count += 1);
         Guard::begin(self.clone(), self.0.ids.fetch_add(1, Ordering::Relaxed), protocol, target, addr)
     }
 
@@ -75,6 +78,12 @@ impl Log {
         self.0.broken.notified().await;
     }
 
+    /// Waits until nothing is under way.
+    pub async fn quiet(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.under_way.subscribe().wait_for(|count| *count == 0).await;
+    }
+
     pub(super) fn run(&self) -> &str {
         &self.0.run
     }
@@ -83,6 +92,7 @@ impl Log {
         if self.0.queue.send(Message::Record(record)).is_err() {
             tracing::error!("the audit writer is gone");
         }
+        self.0.under_way.send_modify(|count| *count -= 1);
     }
 }
 

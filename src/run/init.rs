@@ -3,7 +3,7 @@
 //! It is a clone of the supervisor that never execs, so everything here runs before the supervisor has held a secret.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     fmt,
     fs::File,
     io,
@@ -28,7 +28,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::defence::Defence;
+use crate::{defence::Defence, vault::KeySource};
 
 use super::{
     harden::{self, CoreLimit},
@@ -116,6 +116,7 @@ struct Ready {
 
 /// Everything up to "go". `None`: the supervisor is gone.
 fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
+    forget_secrets(plan)?;
     listen(init, plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
     network(&configure)?;
@@ -127,6 +128,18 @@ fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::at("set the parent-death signal"))?;
     init.prepared(left_alone)?;
     Ok(init.go().map(|()| Ready { trust, core }))
+}
+
+/// The user's environment came along with the copy. The command gets one of its own.
+fn forget_secrets(plan: &Plan) -> Result<(), Failure> {
+    let of_providers = plan.connected.iter().flat_map(|connected| {
+        let provider = &connected.provider;
+        provider.exports.iter().map(|export| export.variable.as_str()).chain(provider.env_var.as_deref())
+    });
+    of_providers
+        .chain([KeySource::TEXT_VARIABLE])
+        .filter_map(|name| CString::new(name).ok())
+        .try_for_each(|name| Ok(netns::wipe_variable(&name)?))
 }
 
 /// Binds the listeners on addresses of the namespace alone and hands them out.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sys::signal::SigSet;
+use zeroize::Zeroize;
 
 use crate::{
     config::Config,
@@ -257,8 +258,19 @@ fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
 
 /// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
 fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
-    let kept = env::vars_os().filter(|(name, value)| !mask::is_proxy_variable(name) && !survey.removes_variable(name, value));
+    let kept = env::vars_os().filter_map(|(name, value)| {
+        if mask::is_proxy_variable(&name) || survey.removes_variable(&name, &value) {
+            wipe(value);
+            return None;
+        }
+        Some((name, value))
+    });
     marked(kept.collect(), id, identity, connected)
+}
+
+/// A value may be a key; this process is about to be copied.
+fn wipe(value: OsString) {
+    value.into_encoded_bytes().zeroize();
 }
 
 /// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.
@@ -268,7 +280,7 @@ pub(super) fn marked(
     identity: &Identity,
     connected: &[Connected],
 ) -> BTreeMap<OsString, OsString> {
-    let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into());
+    let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into()).map_or((), wipe);
     if identity.groups.is_some() {
         for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {
             set(name, value);

@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::sys::{signal::Signal, signalfd::SignalFd};
@@ -24,6 +25,9 @@ use super::{
     sandbox::Sandbox,
     signals::{self, Signals},
 };
+
+/// How long connections of a command that has ended may still deliver what it sent.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Sockets bound before "go", by both sides.
 pub struct Sockets {
@@ -54,7 +58,12 @@ pub fn serve(sandbox: &Sandbox, sockets: Sockets, services: Services, signals: S
             result = dns::serve(dns, upstreams, context.names.clone(), v6) => Err(stopped("the DNS stub", result)),
             result = ports::serve(sockets.exposed, sockets.published, wanted, &context.audit) => Err(stopped("port forwarding", result)),
             () = context.audit.broken(), if audited => Err(RunError::AuditRequired),
-            code = follow(sandbox, &signals, requests) => code,
+            code = async {
+                let code = follow(sandbox, &signals, requests).await;
+                // What the command said last is on its way when it has ended.
+                let _ = tokio::time::timeout(LAST_BYTES, context.audit.quiet()).await;
+                code
+            } => code,
         }
     });
     runtime.shutdown_background();

@@ -1,11 +1,9 @@
 //! The key that opens the vault: an age identity, from a file here, a file elsewhere, a variable, or under a passphrase.
 use super::{VaultError, file, prompt, seal};
-use crate::secret::Secret;
 use age::{secrecy::ExposeSecret, secrecy::SecretString, x25519};
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
 };
 use zeroize::Zeroizing;
 
@@ -18,8 +16,8 @@ pub enum KeySource {
     Passphrase,
     /// The system's keyring.
     Keyring,
-    /// `AUTHSOME_MASTER_KEY`: the key's own text.
-    Text(Arc<Secret<String>>),
+    /// `AUTHSOME_MASTER_KEY`: the key's own text, which stays where it is until it is needed: a run's first process is a copy of this one.
+    Text,
     /// `AUTHSOME_MASTER_KEY_FILE`: an identity file as age-keygen(1) writes it.
     File(PathBuf),
 }
@@ -32,11 +30,11 @@ impl KeySource {
 
     /// What the environment says wins over what the configuration says.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>, configured: Self) -> Self {
-        let set = |name| env(name).filter(|value| !value.is_empty());
-        match (set(Self::TEXT_VARIABLE), set(Self::FILE_VARIABLE)) {
-            (Some(text), _) => Self::Text(Arc::new(Secret::new(text))),
-            (None, Some(path)) => Self::File(path.into()),
-            (None, None) => configured,
+        let text = Zeroizing::new(env(Self::TEXT_VARIABLE).unwrap_or_default());
+        match env(Self::FILE_VARIABLE).filter(|path| !path.is_empty()) {
+            _ if !text.is_empty() => Self::Text,
+            Some(path) => Self::File(path.into()),
+            None => configured,
         }
     }
 
@@ -46,7 +44,7 @@ impl KeySource {
             Self::Identity => vault.join(IDENTITY).display().to_string(),
             Self::Passphrase => vault.join(SEALED_IDENTITY).display().to_string(),
             Self::Keyring => "keyring".to_owned(),
-            Self::Text(_) => Self::TEXT_VARIABLE.to_owned(),
+            Self::Text => Self::TEXT_VARIABLE.to_owned(),
             Self::File(path) => path.display().to_string(),
         }
     }
@@ -65,7 +63,10 @@ impl KeySource {
             Self::Identity => file::read(&vault.join(IDENTITY))?.map(|text| parse(&text, &self.describe(vault))).transpose(),
             Self::Passphrase => open_sealed(&vault.join(SEALED_IDENTITY)),
             Self::Keyring => Err(VaultError::KeyUnsupported("keyring")),
-            Self::Text(text) => parse(text.expose().as_bytes(), Self::TEXT_VARIABLE).map(Some),
+            Self::Text => {
+                let text = Zeroizing::new(std::env::var(Self::TEXT_VARIABLE).unwrap_or_default());
+                parse(text.as_bytes(), Self::TEXT_VARIABLE).map(Some)
+            }
             Self::File(path) => match file::read_elsewhere(path)? {
                 Some(text) => parse(&text, &self.describe(vault)).map(Some),
                 None => Err(VaultError::io("read", path)(std::io::ErrorKind::NotFound.into())),

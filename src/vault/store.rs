@@ -207,7 +207,7 @@ fn file_name(path: &Path) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::{secret::Secret, vault::Kind};
-    use std::{os::unix::fs::MetadataExt, sync::Arc};
+    use std::os::unix::fs::MetadataExt;
 
     struct Home(tempfile::TempDir);
 
@@ -314,9 +314,10 @@ mod tests {
     fn another_key_neither_opens_nor_adds() {
         let home = Home::new();
         home.vault().store(&record("acme", "default", "k"), false).unwrap();
-        let text = age::secrecy::ExposeSecret::expose_secret(&x25519::Identity::generate().to_string()).to_owned();
-        let other = Vault::open(home.0.path(), KeySource::Text(Arc::new(Secret::new(text))));
-        let want = format!("the vault key AUTHSOME_MASTER_KEY does not open {}", home.path("acme/default.age").display());
+        let key = home.0.path().join("other.txt");
+        fs::write(&key, age::secrecy::ExposeSecret::expose_secret(&x25519::Identity::generate().to_string())).unwrap();
+        let other = Vault::open(home.0.path(), KeySource::File(key.clone()));
+        let want = format!("the vault key {} does not open {}", key.display(), home.path("acme/default.age").display());
         assert_eq!(value(&other, "acme", "default").unwrap_err().to_string(), want);
         assert_eq!(other.store(&record("acme", "second", "k"), false).unwrap_err().to_string(), want);
     }

@@ -104,7 +104,7 @@ fn published_port_is_reached_and_no_other(world: &World) {
         let script = format!(
             "import socket, sys\ns = socket.socket(socket.{family})\ns.bind(('{bind}', {port}))\ns.listen()\nprint('ready', flush=True)\n\
              s.settimeout(20)\nsys.stdin.readline()\n\
-             for _ in range(2):\n    c, _ = s.accept()\n    c.sendall(b'hello')\n    c.close()\nsys.stdin.readline()"
+             for _ in range(2):\n    c, _ = s.accept()\n    c.sendall(b'hello')\n    c.close()"
         );
         for published in [true, false] {
             let options: &[&str] = if published { &["--publish", "18080"] } else { &[] };

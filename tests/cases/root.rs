@@ -2,7 +2,7 @@
 
 use crate::{
     Case,
-    support::world::{GID, Mode, UID, World, finish, show, succeeded},
+    support::world::{GID, Mode, OPENAI_KEY, UID, World, finish, show, succeeded},
 };
 use std::{
     fs,
@@ -17,6 +17,7 @@ use std::{
 
 pub const CASES: &[Case] = &[
     ("supervisor_keeps_the_users_id_and_one_capability", supervisor_keeps_the_users_id_and_one_capability),
+    ("memory_of_the_first_process_holds_no_key", memory_of_the_first_process_holds_no_key),
     ("links_to_files_of_root_lead_nowhere", links_to_files_of_root_lead_nowhere),
     ("links_exchanged_during_the_start_lead_nowhere", links_exchanged_during_the_start_lead_nowhere),
     ("files_inside_are_made_with_the_users_rights", files_inside_are_made_with_the_users_rights),
@@ -177,4 +178,39 @@ fn a_firewall_that_drops_forwarding_lets_the_uplink_through(world: &World) {
         assert_eq!(succeeded(&world.inside(&echo)), "ping\n", "after {steps:?}");
         assert_eq!(iptables("-S"), before, "what was let through is taken back");
     }
+}
+
+/// What the supervisor needs of the user's variables, a copy of it made before must not keep: it shares the command's namespaces.
+fn memory_of_the_first_process_holds_no_key(world: &World) {
+    const KEY: &str = "sk-of-the-users-shell-0123456789";
+    succeeded(&world.inside(&["true"]));
+    let identity = fs::read_to_string(world.home().join(".authsome/vault/identity.txt")).unwrap();
+    let master = identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
+    let mut command = world.authsome(&[], &["sh", "-c", "curl -fsS -o /dev/null https://api.openai.com/ && echo ready; read end"]);
+    let mut child = command.env("OPENAI_API_KEY", KEY).env("AUTHSOME_MASTER_KEY", master).stdin(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let children = |pid: &str| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().trim().to_owned();
+    let supervisor = children(&child.id().to_string());
+    let first = children(&supervisor);
+    for secret in [master, KEY, OPENAI_KEY] {
+        assert!(!memory_holds(&first, secret), "{secret} is in the first process");
+    }
+    assert!(memory_holds(&supervisor, master) && memory_holds(&supervisor, KEY), "the search is blind");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Looks through everything that a process can write to (proc(5)).
+fn memory_holds(pid: &str, text: &str) -> bool {
+    use std::os::unix::fs::FileExt;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("rw"))).any(|line| {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; (to - from) as usize];
+        memory.read_exact_at(&mut bytes, from).is_ok() && bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
 }
