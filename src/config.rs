@@ -51,6 +51,8 @@ pub struct Config {
     pub policy: Policy,
     /// Whether a run stops when its audit trail cannot be written.
     pub audit_required: bool,
+    /// Bytes after which the audit trail's file is rotated.
+    pub audit_max_size: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +78,12 @@ pub const MODE_VARIABLE: &str = "AUTHSOME_RUN_MODE";
 /// Far more than every key takes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key `config.toml` may have.
-pub const KEYS: [&str; 7] = ["run.mode", "run.egress", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required"];
+pub const KEYS: [&str; 8] =
+    ["run.mode", "run.egress", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required", "audit.max_size"];
+/// Where the audit trail is rotated if nothing else is said.
+pub const AUDIT_MAX_SIZE: u64 = 10 * 1024 * 1024;
+/// A file of a handful of records; below that rotation would be all there is.
+const AUDIT_MIN_SIZE: u64 = 4096;
 
 impl Config {
     /// `user_home`: the invoking user's home directory. Nothing is created or written.
@@ -89,6 +96,7 @@ impl Config {
             passthrough: Vec::new(),
             policy: Policy::default(),
             audit_required: false,
+            audit_max_size: AUDIT_MAX_SIZE,
             home,
         };
         let path = config.home.join("config.toml");
@@ -127,6 +135,12 @@ impl Config {
                     "audit.required" => {
                         self.audit_required =
                             value.get_ref().as_bool().ok_or_else(|| file.value(&name, value, "true or false".to_owned()))?;
+                    }
+                    "audit.max_size" => {
+                        let bytes = value.get_ref().as_integer().and_then(|integer| integer.as_str().parse().ok());
+                        self.audit_max_size = bytes
+                            .filter(|bytes| *bytes >= AUDIT_MIN_SIZE)
+                            .ok_or_else(|| file.value(&name, value, format!("a number of bytes, {AUDIT_MIN_SIZE} or more")))?;
                     }
                     _ => return Err(file.unknown(&name, key.span())),
                 }
@@ -235,11 +249,12 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = load(
-            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\n",
+            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\nmax_size = 65536\n",
             &[],
         )
         .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((config.mode, config.egress, config.audit_required), (Mode::Transparent, EgressChoice::Relay, true));
+        assert_eq!(config.audit_max_size, 65_536);
         assert_eq!(config.passthrough[0].to_string(), "pinned.acme.test");
         assert_eq!(config.policy.to_string(), "allow      *.acme.test\ndeny       DELETE *\n");
         assert!(matches!(config.key, KeySource::Passphrase));
@@ -262,6 +277,7 @@ mod tests {
             ),
             ("[vault]\nkey = \"file\"\n", "HOME/config.toml:2: vault.key cannot be `file`; it is identity, passphrase or keyring"),
             ("\n[audit]\nrequired = \"yes\"\n", "HOME/config.toml:3: audit.required cannot be `yes`; it is true or false"),
+            ("[audit]\nmax_size = 1\n", "HOME/config.toml:2: audit.max_size cannot be `1`; it is a number of bytes, 4096 or more"),
             ("[run]\nmodus = 1\n", "HOME/config.toml:2: unknown key `run.modus`"),
             ("mode = \"transparent\"\n", "HOME/config.toml:1: unknown key `mode`"),
             ("[run\n", "HOME/config.toml:1: unclosed table, expected `]`"),

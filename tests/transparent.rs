@@ -12,6 +12,7 @@ mod support {
 }
 
 mod cases {
+    pub mod audit;
     pub mod canary;
     pub mod clients;
     pub mod containment;
@@ -57,6 +58,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
     ("root", cases::root::CASES),
+    ("audit", cases::audit::CASES),
     ("canary", cases::canary::CASES),
     ("containment", cases::containment::CASES),
     #[cfg(feature = "test-switches")]

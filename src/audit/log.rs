@@ -21,8 +21,6 @@ use tokio::sync::{Notify, watch};
 
 /// Records that may wait for the disk. Beyond it whoever finishes a request waits too: a trail with holes would be worse.
 const QUEUE: usize = 4096;
-/// The size in bytes at which a file is rotated; processes that write at the same moment may pass it by a batch each.
-const MAX_SIZE: u64 = 10 * 1024 * 1024;
 /// How many older files are kept: `audit.jsonl.1` is the youngest.
 pub(super) const KEPT: u32 = 5;
 /// Bytes gathered for one write(2). An append is whole and unmixed with other processes' whatever its size: Linux holds the inode lock.
@@ -47,13 +45,15 @@ enum Message {
 }
 
 impl Log {
-    /// Opens (creating 0600, its directory 0700; appending) and starts the writer. `run`: the run's id.
-    pub fn open(path: &Path, run: &str) -> io::Result<Self> {
+    /// Opens (creating 0600, its directory 0700; appending) and starts the writer. `run`: the run's id. A file is rotated at `max_size` bytes;
+    /// processes that write at the same moment may pass it by a batch each.
+    pub fn open(path: &Path, run: &str, max_size: u64) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         let broken = Arc::<Notify>::default();
-        let writer = Writer { file: open(path)?, path: path.to_owned(), torn: false, lost: 0, failure: None, broken: broken.clone() };
+        let writer =
+            Writer { file: open(path)?, path: path.to_owned(), max_size, torn: false, lost: 0, failure: None, broken: broken.clone() };
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
         Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken, under_way: watch::Sender::new(0) })))
@@ -98,6 +98,7 @@ impl Log {
 
 struct Writer {
     path: PathBuf,
+    max_size: u64,
     file: File,
     /// The last write stopped inside a line.
     torn: bool,
@@ -183,7 +184,7 @@ impl Writer {
         if !self.is_current()? {
             self.file = open(&self.path)?;
         }
-        if self.file.metadata()?.len().saturating_add(more as u64) <= MAX_SIZE {
+        if self.file.metadata()?.len().saturating_add(more as u64) <= self.max_size {
             return Ok(());
         }
         let lock = Flock::lock(self.file.try_clone()?, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;

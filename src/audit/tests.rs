@@ -10,6 +10,9 @@ use std::{
     thread,
 };
 
+/// Bytes.
+const MAX_SIZE: u64 = 10 << 20;
+
 fn target() -> Target {
     Target { host: "api.acme.test".parse().unwrap(), port: 443 }
 }
@@ -18,7 +21,7 @@ fn target() -> Target {
 fn log() -> (tempfile::TempDir, PathBuf, Log) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("log/audit.jsonl");
-    let log = Log::open(&path, "run-1").unwrap();
+    let log = Log::open(&path, "run-1", MAX_SIZE).unwrap();
     (home, path, log)
 }
 
@@ -102,7 +105,7 @@ fn many_logs_append_to_one_file_and_rotate_it() {
     // 4 × 6000 records of 1.2 kB fill two files of 10 MiB and begin a third.
     thread::scope(|scope| {
         for run in 1..4 {
-            let log = Log::open(&path, &format!("other-{run}")).unwrap();
+            let log = Log::open(&path, &format!("other-{run}"), MAX_SIZE).unwrap();
             scope.spawn(move || write(&log, 6000));
         }
         write(&first, 6000);
@@ -160,7 +163,7 @@ fn only_a_regular_file_is_written() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(fifo.metadata().unwrap().file_type().is_fifo());
     for path in [link.as_path(), fifo.as_path(), Path::new("/dev/full"), home.path()] {
-        assert!(Log::open(path, "run-1").is_err(), "{}", path.display());
+        assert!(Log::open(path, "run-1", MAX_SIZE).is_err(), "{}", path.display());
     }
 }
 
@@ -198,7 +201,7 @@ fn following_goes_on_after_a_rotation() {
     // A trail that does not exist yet.
     let path = path.with_file_name("later.jsonl");
     let mut follow = Trail::open(&path).unwrap().follow().unwrap();
-    let log = Log::open(&path, "run-2").unwrap();
+    let log = Log::open(&path, "run-2", MAX_SIZE).unwrap();
     drop(log.begin("tcp", target(), None));
     assert_eq!(follow.next().unwrap().unwrap().run, "run-2");
 }

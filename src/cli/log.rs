@@ -1,6 +1,6 @@
 //! `authsome log`
 use super::{context::Context, output::printable, report::Failure};
-use crate::audit::{Record, Trail};
+use crate::audit::{Record, Trail, Verdict};
 use serde_json::json;
 
 /// Show what programs did with your credentials
@@ -54,8 +54,10 @@ impl Log {
 }
 
 fn print(context: &Context, record: &Record) -> Result<(), Failure> {
-    let line = if context.out.json { json!(record).to_string() } else { sentence(record) };
-    context.out.data(&format!("{line}\n"))
+    if context.out.json {
+        return context.out.data(&format!("{}\n", json!(record)));
+    }
+    context.out.coloured(&format!("{}\n", sentence(record)))
 }
 
 /// `2026-01-01T00:00:00.000Z  injected   GET api.acme.test/v1  200  acme  route`. What the program had a say in is made harmless for terminals.
@@ -70,7 +72,20 @@ fn sentence(record: &Record) -> String {
     let notes: Vec<_> = notes.into_iter().flatten().filter(|note| !note.is_empty()).collect();
     let document = json!(record);
     let (time, decision) = (text(document["ts"].clone()), text(document["decision"].clone()));
-    printable(format!("{time}  {decision:<9}  {verb} {}{port}{path}  {}", record.host, notes.join("  ")).trim_end())
+    let what = format!("{verb} {}{port}{path}  {}", record.host, notes.join("  "));
+    let style = style(record.decision);
+    format!("{time}  {style}{decision:<9}{style:#}  {}", printable(what.trim_end()))
+}
+
+/// What a rule or the vault's owner would want to see first stands out.
+fn style(verdict: Verdict) -> anstyle::Style {
+    use anstyle::AnsiColor::{Green, Red, Yellow};
+    match verdict {
+        Verdict::Injected => Green.on_default(),
+        Verdict::Denied | Verdict::Refused => Red.on_default().bold(),
+        Verdict::Failed => Yellow.on_default(),
+        Verdict::Forwarded => anstyle::Style::new(),
+    }
 }
 
 #[cfg(test)]
@@ -83,7 +98,7 @@ mod tests {
             let mut record = json!({"ts": "2026-01-01T00:00:00.000Z", "run": "a", "id": 1, "protocol": "tls", "host": "b.acme.test", "port": 443,
                 "decision": "forwarded", "reason": "no connected provider", "sent": 1, "received": 2, "ms": 3});
             record.as_object_mut().unwrap().extend(serde_json::from_str::<serde_json::Map<_, _>>(text).unwrap());
-            sentence(&serde_json::from_value(record).unwrap())
+            anstream::adapter::strip_str(&sentence(&serde_json::from_value(record).unwrap())).to_string()
         };
         assert_eq!(record("{}"), "2026-01-01T00:00:00.000Z  forwarded  tls b.acme.test  no connected provider");
         assert_eq!(

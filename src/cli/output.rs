@@ -17,6 +17,12 @@ impl Output {
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
     }
 
+    /// As [`Self::data`], with colours where stdout is a terminal that wants them.
+    pub fn coloured(self, text: &str) -> Result<(), Failure> {
+        let mut stdout = anstream::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
+    }
+
     /// One JSON document.
     pub fn document(self, value: &serde_json::Value) -> Result<(), Failure> {
         self.data(&format!("{value:#}\n"))

@@ -38,7 +38,7 @@ use super::{
     mask,
     options::RunOptions,
     plan::{self, Connected},
-    routes, say,
+    routes, say, settle,
     signals::{self, Signals, Terminal},
     trust::{self, Trust},
 };
@@ -114,13 +114,12 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
         plan.to_string().lines().skip(1).for_each(say);
     }
     let command = plan.start(&environment, &mask)?;
-    let served = serve(command, listener, run, context.clone(), signals);
-    let flushed = context.audit.flush().map_err(RunError::AuditLost);
-    match (served, flushed) {
-        (Ok(code), Ok(())) => Ok(code),
-        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
-        (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
+    let served = serve(command, listener, run, context.clone(), signals, config.audit_required);
+    if served.is_err() {
+        // Nobody serves it any more.
+        signal_all(&[Signal::SIGKILL]);
     }
+    settle(served, &context.audit, config.audit_required)
 }
 
 fn system(what: &'static str) -> impl Fn(Errno) -> RunError {
@@ -180,7 +179,7 @@ impl Plan {
             routes,
             resolver: Box::new(resolver),
             upstream,
-            audit: audit_log(&self.home, &self.id)?,
+            audit: audit_log(config, &self.id)?,
             names: Arc::default(),
             notices: proxy::Notices::stderr(options.verbosity),
             policy: self.policy.clone(),
@@ -257,13 +256,24 @@ enum News {
 }
 
 /// Serves until the command has ended, then ends what it left; its exit code, 128+N for a signal.
-fn serve(command: Pid, listener: TcpListener, run: caller::Run, context: Arc<proxy::Context>, signals: Signals) -> Result<u8, RunError> {
+fn serve(
+    command: Pid,
+    listener: TcpListener,
+    run: caller::Run,
+    context: Arc<proxy::Context>,
+    signals: Signals,
+    audited: bool,
+) -> Result<u8, RunError> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let result = runtime.block_on(async {
         let signals = signals.watch().map_err(RunError::Runtime)?;
         let mut news = watch(command).map_err(RunError::Runtime)?;
         let followed = tokio::select! {
-            result = proxy::explicit::serve(listener, run, context) => {
+            () = context.audit.broken(), if audited => {
+                let _ = kill(command, Signal::SIGTERM);
+                Err(RunError::AuditRequired)
+            }
+            result = proxy::explicit::serve(listener, run, context.clone()) => {
                 let _ = kill(command, Signal::SIGTERM);
                 Err(RunError::Stopped("the proxy", result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())))
             }

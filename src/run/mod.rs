@@ -175,14 +175,9 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     if options.verbosity > 1 {
         plan.to_string().lines().skip(1).for_each(say);
     }
-    let mut code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
+    let code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
     let cleanup = sandbox.finish(code.is_ok());
-    match audit.flush().map_err(RunError::AuditLost) {
-        Err(lost) if config.audit_required && code.is_ok() => code = Err(lost),
-        Err(lost) => say(&lost.to_string()),
-        Ok(()) => {}
-    }
-    match (code, cleanup) {
+    match (settle(code, &audit, config.audit_required), cleanup) {
         (Ok(code), Ok(())) => Ok(code),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
         (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
@@ -205,7 +200,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         policy: plan.policy.clone(),
         resolver: Box::new(resolver),
         upstream,
-        audit: audit_log(&plan.home, &plan.id)?,
+        audit: audit_log(config, &plan.id)?,
         names: Arc::default(),
         notices: proxy::Notices::stderr(options.verbosity),
         authority,
@@ -218,14 +213,24 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
     })
 }
 
+/// How a run ends with what became of its audit trail: a hole in it is told, and an error where there may be none.
+fn settle(code: Result<u8, RunError>, audit: &audit::Log, required: bool) -> Result<u8, RunError> {
+    match audit.flush().map_err(RunError::AuditLost) {
+        Err(lost) if required && code.is_ok() => return Err(lost),
+        Err(lost) => say(&lost.to_string()),
+        Ok(()) => {}
+    }
+    code
+}
+
 /// A remark of ours on stderr. That nobody can read it (`2>&-`) is no reason to fail, which is what `eprintln!` makes of it.
 fn say(remark: &str) {
     drop(writeln!(io::stderr(), "authsome: {remark}"));
 }
 
-fn audit_log(home: &Path, id: &str) -> Result<audit::Log, RunError> {
-    let path = home.join("log/audit.jsonl");
-    audit::Log::open(&path, id).map_err(|error| RunError::Audit { path, error })
+fn audit_log(config: &Config, id: &str) -> Result<audit::Log, RunError> {
+    let path = config.home.join("log/audit.jsonl");
+    audit::Log::open(&path, id, config.audit_max_size).map_err(|error| RunError::Audit { path, error })
 }
 
 /// Every connected provider's claims; only a definition with `{base_url}` needs its record for that.

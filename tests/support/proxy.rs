@@ -318,7 +318,7 @@ impl Proxy {
                 allow_host_addresses: true,
                 named_addresses: Vec::new(),
             }),
-            audit: audit::Log::open(&audit.path().join("audit.jsonl"), "test").unwrap(),
+            audit: audit::Log::open(&audit.path().join("audit.jsonl"), "test", 10 << 20).unwrap(),
             names: Arc::new(Names::default()),
             notices: Notices::new(2, move |line| sink.lock().unwrap().push(line.to_owned())),
             authority: Authority::new().unwrap(),
