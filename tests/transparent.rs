@@ -16,6 +16,7 @@ mod cases {
     pub mod death;
     pub mod environment;
     pub mod faults;
+    pub mod hostile;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -49,6 +50,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("probes", cases::probes::CASES),
     ("death", cases::death::CASES),
     ("faults", cases::faults::CASES),
+    ("hostile", cases::hostile::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
 ];

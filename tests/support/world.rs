@@ -47,6 +47,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("broken.py", include_str!("../data/clients/broken.py")),
     ("many.py", include_str!("../data/clients/many.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
+    ("hostile.py", include_str!("../data/clients/hostile.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
 
