@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
 
 /// KiB that the supervisor may grow by while one hostile connection is open, at its peak. The largest are the windows of an HTTP/2 connection
 /// (2 MiB in, 64 KiB out for each of 256 streams) and the heads of its requests (64 KiB each).
-const KIB_MOST: u64 = 64 * 1024;
+const KIB_MOST: u64 = 16 * 1024;
 
 fn holds_its_own_connection(world: &World, kind: &str) {
     let authsome = world.path("authsome");
