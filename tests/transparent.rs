@@ -22,6 +22,7 @@ mod cases {
     pub mod environment;
     pub mod faults;
     pub mod grpc;
+    pub mod hostile;
     pub mod internet;
     pub mod kills;
     pub mod names;
@@ -66,6 +67,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("probes", cases::probes::CASES),
     ("death", cases::death::CASES),
     ("faults", cases::faults::CASES),
+    ("hostile", cases::hostile::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),

@@ -1,18 +1,18 @@
 //! The child's side: sockets, framing, and how much may be under way at once.
 
 use super::{Sockets, Stub, Transport, forward::write_framed};
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream, UdpSocket, tcp::OwnedReadHalf},
     sync::{Semaphore, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
-/// UDP questions under way at once; more wait in the socket, which drops what it cannot hold.
+/// UDP questions under way at once on one socket.
 const MAX_UDP: usize = 256;
-/// TCP connections at once; more wait to be accepted.
+/// TCP connections at once on one listener.
 const MAX_CONNECTIONS: usize = 64;
 /// Questions under way at once on one TCP connection; more are not read yet.
 const MAX_PIPELINED: usize = 16;
@@ -23,26 +23,50 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn serve(sockets: Sockets, stub: Arc<Stub>) -> io::Result<()> {
     let mut servers = JoinSet::new();
-    let questions = Arc::new(Semaphore::new(MAX_UDP));
     for socket in sockets.udp {
         socket.set_nonblocking(true)?;
-        servers.spawn(serve_udp(Arc::new(UdpSocket::from_std(socket)?), stub.clone(), questions.clone()));
+        servers.spawn(serve_udp(Arc::new(UdpSocket::from_std(socket)?), stub.clone()));
     }
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     for listener in sockets.tcp {
         listener.set_nonblocking(true)?;
-        servers.spawn(serve_tcp(TcpListener::from_std(listener)?, stub.clone(), connections.clone()));
+        servers.spawn(serve_tcp(TcpListener::from_std(listener)?, stub.clone()));
     }
     while let Some(ended) = servers.join_next().await {
-        ended.map_err(io::Error::other)?;
+        match ended.map_err(io::Error::other)? {}
     }
     Ok(())
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, stub: Arc<Stub>, permits: Arc<Semaphore>) {
+/// Tasks under way. Where there is room for no more, the oldest gives way to the next: it has waited longest for a server that may never answer or
+/// for a client that says nothing, and must not keep others from being served.
+struct UnderWay {
+    most: usize,
+    tasks: VecDeque<AbortHandle>,
+}
+
+impl UnderWay {
+    fn at_most(most: usize) -> Self {
+        Self { most, tasks: VecDeque::new() }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        if self.tasks.len() == self.most {
+            self.tasks.retain(|task| !task.is_finished());
+        }
+        if self.tasks.len() == self.most
+            && let Some(oldest) = self.tasks.pop_front()
+        {
+            oldest.abort();
+        }
+        self.tasks.push_back(tokio::spawn(task).abort_handle());
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, stub: Arc<Stub>) -> Infallible {
+    let mut questions = UnderWay::at_most(MAX_UDP);
     // Questions are far shorter than this; what is longer is cut by the kernel and then malformed.
     let mut buffer = [0; 4096];
-    while let Ok(permit) = permits.clone().acquire_owned().await {
+    loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
@@ -52,27 +76,21 @@ async fn serve_udp(socket: Arc<UdpSocket>, stub: Arc<Stub>, permits: Arc<Semapho
             }
         };
         let (question, socket, stub) = (buffer[..length].to_vec(), socket.clone(), stub.clone());
-        tokio::spawn(async move {
+        questions.spawn(async move {
             if let Some(answer) = stub.answer(&question, Transport::Udp).await
                 && let Err(error) = socket.send_to(&answer, client).await
             {
                 tracing::debug!(%error, "dns: send");
             }
-            drop(permit);
         });
     }
 }
 
-async fn serve_tcp(listener: TcpListener, stub: Arc<Stub>, permits: Arc<Semaphore>) {
-    while let Ok(permit) = permits.clone().acquire_owned().await {
+async fn serve_tcp(listener: TcpListener, stub: Arc<Stub>) -> Infallible {
+    let mut connections = UnderWay::at_most(MAX_CONNECTIONS);
+    loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let stub = stub.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, stub).await;
-                    drop(permit);
-                });
-            }
+            Ok((stream, _)) => connections.spawn(serve_connection(stream, stub.clone())),
             Err(error) => {
                 tracing::debug!(%error, "dns: accept");
                 sleep(PAUSE).await;
@@ -85,7 +103,9 @@ async fn serve_tcp(listener: TcpListener, stub: Arc<Stub>, permits: Arc<Semaphor
 async fn serve_connection(stream: TcpStream, stub: Arc<Stub>) {
     let (mut reader, mut writer) = stream.into_split();
     let (answers, mut ready) = mpsc::channel::<Vec<u8>>(MAX_PIPELINED);
-    let writing = tokio::spawn(async move {
+    // Ends with the connection, also when that gives way to another.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some(answer) = ready.recv().await {
             if !matches!(timeout(IDLE, write_framed(&mut writer, &answer)).await, Ok(Ok(()))) {
                 return;
@@ -98,8 +118,9 @@ async fn serve_connection(stream: TcpStream, stub: Arc<Stub>) {
         if answers.is_closed() {
             break;
         }
+        while tasks.try_join_next().is_some() {}
         let (stub, answers) = (stub.clone(), answers.clone());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             if let Some(answer) = stub.answer(&question, Transport::Tcp).await {
                 // Fails only when the client does not read any more.
                 let _ = answers.send(answer).await;
@@ -109,7 +130,7 @@ async fn serve_connection(stream: TcpStream, stub: Arc<Stub>) {
     }
     drop(answers);
     // Questions still under way are answered before the connection closes.
-    let _ = writing.await;
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn read_framed(reader: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {

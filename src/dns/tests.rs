@@ -238,3 +238,42 @@ async fn pipelined_tcp_questions_are_all_answered() {
     assert_eq!(ids, (0..50).collect::<Vec<_>>());
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
 }
+
+/// Of which nothing passes unless the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn questions_that_nobody_answers_give_way() {
+    let (server, asked) = resolver(|message, transport| !message.queries[0].name().to_string().starts_with("silent") && addresses(message, transport)).await;
+    let patient = ResolvConf { servers: vec![server], timeout: Duration::from_secs(3600), attempts: 1, rotate: false };
+    let served = served(Upstreams::fixed(patient));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(served.udp).await.unwrap();
+    for n in 0..300 {
+        client.send(&question(n, &format!("silent{n}.example."), RecordType::A).to_vec().unwrap()).await.unwrap();
+        // One after the other, so that none is lost on the way.
+        while asked.lock().unwrap().len() <= usize::from(n) {
+            tokio::task::yield_now().await;
+        }
+    }
+    let answer = tokio::time::timeout(PATIENCE, served.ask("ab.example.")).await.expect("an answer beside 300 that wait");
+    assert_eq!(answer.answers.len(), 2);
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_give_way() {
+    let (server, _) = resolver(addresses).await;
+    let served = served(upstreams(&[server]));
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(served.tcp).await.unwrap());
+    }
+    let asking = async {
+        let mut stream = TcpStream::connect(served.tcp).await.unwrap();
+        forward::write_framed(&mut stream, &question(7, "ab.example.", RecordType::A).to_vec().unwrap()).await.unwrap();
+        receive(&mut stream).await
+    };
+    // Shorter than a connection may be silent.
+    let answer = tokio::time::timeout(PATIENCE / 2, asking).await.expect("an answer beside 100 silent connections");
+    assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 2);
+}

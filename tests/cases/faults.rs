@@ -98,7 +98,14 @@ const BUSY: u64 = 200;
 /// allocator's, and nothing near the 64 KiB of a buffer for either direction.
 const KIB_PER_IDLE: u64 = 24;
 
-fn expect_line(stdout: &mut BufReader<ChildStdout>, expected: &str) {
+/// A figure of /proc/PID/status in KiB, such as `VmRSS`.
+pub fn status_kib(pid: u32, figure: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+}
+
+pub fn expect_line(stdout: &mut BufReader<ChildStdout>, expected: &str) {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line.trim(), expected);
@@ -111,16 +118,11 @@ fn two_thousand_idle_connections_cost_little(world: &World) {
     let mut child =
         with_limit(world, 256, &format!("python3 many.py 203.0.113.12 8443 {IDLE} {BUSY}")).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let resident = |pid: u32| -> u64 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-    };
     expect_line(&mut stdout, "one");
-    let before = resident(child.id());
+    let before = status_kib(child.id(), "VmRSS");
     child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     expect_line(&mut stdout, "idle");
-    let each = resident(child.id()).saturating_sub(before) / IDLE;
+    let each = status_kib(child.id(), "VmRSS").saturating_sub(before) / IDLE;
     // Another run of the same user is served meanwhile.
     succeeded(&finish(&mut world.authsome(&[], &["curl", "-fsS", "https://api.openai.com/"])));
     child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();

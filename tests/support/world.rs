@@ -51,6 +51,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("ws_conformance.cjs", include_str!("../data/clients/ws_conformance.cjs")),
     ("ws_echo.py", include_str!("../data/clients/ws_echo.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
+    ("hostile.py", include_str!("../data/clients/hostile.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
 ];
 
