@@ -4,7 +4,7 @@ pub(crate) mod query;
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
     nftables::{
@@ -44,6 +44,11 @@ pub(crate) fn load(ruleset: &Ruleset) -> Result<()> {
     transact(steps)
 }
 
+/// EEXIST if there is a table of the same name.
+pub(crate) fn create(ruleset: &Ruleset) -> Result<()> {
+    transact(ruleset.tables.iter().flat_map(new).collect())
+}
+
 /// All steps or none. The acknowledgement of the last one says that the batch was taken.
 pub(crate) fn transact(steps: Vec<Step>) -> Result<()> {
     if steps.is_empty() {
@@ -79,12 +84,13 @@ pub(crate) fn message(family: Family, message: NfTablesMessage) -> NetfilterMess
 
 /// `add table; delete table; add table …`: what was there before is gone, whether or not something was.
 fn replace(table: &Table) -> Vec<Step> {
+    let add = (new_table(table), NLM_F_CREATE, format!("add table {} {}", table.family, table.name));
+    [add, delete_table(table.family, &table.name)].into_iter().chain(new(table)).collect()
+}
+
+fn new(table: &Table) -> Vec<Step> {
     let what = format!("table {} {}", table.family, table.name);
-    let mut steps = vec![
-        (new_table(table), NLM_F_CREATE, format!("add {what}")),
-        delete_table(table.family, &table.name),
-        (new_table(table), NLM_F_CREATE, format!("add {what}")),
-    ];
+    let mut steps = vec![(new_table(table), NLM_F_CREATE | NLM_F_EXCL, format!("add {what}"))];
     for chain in &table.chains {
         let place = format!("{what}, chain {}", chain.name);
         let kind = if chain.kind == Kind::Nat { "nat" } else { "filter" };

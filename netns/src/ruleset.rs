@@ -165,6 +165,12 @@ impl Ruleset {
     pub fn load(&self) -> Result<()> {
         nft::load(self)
     }
+
+    /// As [`load`](Self::load), where no table has one of the names yet (EEXIST otherwise), as in a new namespace. Much faster: nothing
+    /// is replaced, and for what is the kernel waits until no packet can be in it any more (some 10 ms).
+    pub fn create(&self) -> Result<()> {
+        nft::create(self)
+    }
 }
 
 impl fmt::Display for Ruleset {

@@ -166,7 +166,7 @@ fn try_inside(channel: &Channel, rules: &Ruleset) -> u8 {
 
 fn try_all(rules: &Ruleset) -> std::result::Result<(), Stopped> {
     link::up("lo").map_err(Stopped::at(Stage::Loopback))?;
-    rules.load().map_err(Stopped::at(Stage::Rules))?;
+    rules.create().map_err(Stopped::at(Stage::Rules))?;
     mount_at("proc", "/proc").map_err(Stopped::at(Stage::Proc))?;
     bind_a_file().map_err(Stopped::at(Stage::Mounts))
 }

@@ -111,6 +111,18 @@ fn loading_again_replaces() {
 }
 
 #[test]
+fn creating_replaces_nothing() {
+    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns });
+    let first = listed(|| {
+        redirect(61054).create().unwrap();
+        assert_eq!(redirect(61053).create().unwrap_err().source, nix::errno::Errno::EEXIST);
+    });
+    if let Some(listed) = first {
+        assert_eq!(listed, redirect(61054).to_string());
+    }
+}
+
+#[test]
 fn a_refused_rule_is_named_and_nothing_is_loaded() {
     let mut ruleset = Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns: 61053 });
     let chain = &mut ruleset.tables[0].chains[1];

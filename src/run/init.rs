@@ -182,7 +182,7 @@ fn network(configure: &Configure) -> Result<(), Failure> {
             .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
     }
     if Defence::Redirect.active() {
-        rules::inside(configure.ports.as_deref()).load()?;
+        rules::inside(configure.ports.as_deref()).create()?;
     }
     Ok(())
 }
