@@ -52,8 +52,16 @@ impl Log {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         let broken = Arc::<Notify>::default();
-        let writer =
-            Writer { file: open(path)?, path: path.to_owned(), max_size, torn: false, lost: 0, failure: None, broken: broken.clone() };
+        let writer = Writer {
+            file: open(path)?,
+            path: path.to_owned(),
+            max_size,
+            torn: false,
+            unsynced: false,
+            lost: 0,
+            failure: None,
+            broken: broken.clone(),
+        };
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
         Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken, under_way: watch::Sender::new(0) })))
@@ -102,6 +110,8 @@ struct Writer {
     file: File,
     /// The last write stopped inside a line.
     torn: bool,
+    /// Something was written since the last flush.
+    unsynced: bool,
     /// Records that could not be written since the last flush, and the first reason.
     lost: u64,
     failure: Option<io::Error>,
@@ -153,6 +163,7 @@ impl Writer {
                 self.file.write_all(b"\n")?;
             }
             self.torn = true;
+            self.unsynced = true;
             self.file.write_all(lines)
         });
         match written {
@@ -169,7 +180,8 @@ impl Writer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let synced = self.file.sync_data();
+        // Where nothing was written the disk has nothing to wait for.
+        let synced = if std::mem::take(&mut self.unsynced) { self.file.sync_data() } else { Ok(()) };
         let lost = std::mem::take(&mut self.lost);
         match self.failure.take() {
             Some(error) => {
