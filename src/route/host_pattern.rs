@@ -22,6 +22,8 @@ pub enum HostPattern {
 pub struct Pattern {
     text: String,
     regex: Regex,
+    /// Every host it matches is one of these or below one.
+    domains: Vec<Host>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,11 +51,11 @@ impl HostPattern {
         }
     }
 
-    /// As a regular expression for the whole host.
-    pub(super) fn whole(&self) -> String {
+    /// Every host it matches is one of these or below one.
+    pub(super) fn domains(&self) -> &[Host] {
         match self {
-            Self::Exact(host) => whole(&regex_syntax::escape(&host.to_string())),
-            Self::Regex(pattern) => whole(&pattern.text),
+            Self::Exact(host) => std::slice::from_ref(host),
+            Self::Regex(pattern) => &pattern.domains,
         }
     }
 
@@ -67,13 +69,11 @@ impl HostPattern {
             .map_err(|error| syntax(error.to_string()))?;
         let hir = regex_syntax::parse(pattern).map_err(|error| syntax(error.to_string()))?;
         let suffixes = Extractor::new().kind(ExtractKind::Suffix).extract(&hir);
-        let stranger = match suffixes.literals() {
-            None | Some([]) => Some(String::new()),
-            Some(literals) => literals.iter().filter(|literal| !is_safe(literal)).map(text).next(),
-        };
-        match stranger {
-            None => Ok(Self::Regex(Pattern { text: pattern.to_owned(), regex })),
-            Some(suffix) => Err(HostPatternError::Unsafe {
+        let literals = suffixes.literals().filter(|literals| !literals.is_empty()).ok_or_else(String::new);
+        let domains = literals.and_then(|literals| literals.iter().map(|literal| domain(literal).ok_or_else(|| text(literal))).collect());
+        match domains {
+            Ok(domains) => Ok(Self::Regex(Pattern { text: pattern.to_owned(), regex, domains })),
+            Err(suffix) => Err(HostPatternError::Unsafe {
                 pattern: pattern.to_owned(),
                 stranger: stranger_of(&suffix),
                 suggestion: safe_pattern(pattern, &suffix),
@@ -87,12 +87,13 @@ fn whole(pattern: &str) -> String {
 }
 
 /// A whole host, or a suffix that begins at a label boundary and has at least two labels: nobody else can register below that.
-fn is_safe(literal: &Literal) -> bool {
+fn domain(literal: &Literal) -> Option<Host> {
     let text = text(literal);
     if literal.is_exact() {
-        return text.parse::<Host>().is_ok();
+        return text.parse().ok();
     }
-    text.split_once('.').is_some_and(|(_, suffix)| suffix.contains('.') && suffix.parse::<Host>().is_ok())
+    let (_, suffix) = text.split_once('.')?;
+    suffix.contains('.').then(|| suffix.parse().ok())?
 }
 
 fn text(literal: &Literal) -> String {

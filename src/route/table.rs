@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use regex::{RegexSet, RegexSetBuilder};
-
 use crate::{
     host::{Host, Target},
     provider::ProviderName,
@@ -14,15 +12,11 @@ use crate::{
 
 use super::{ApiUrl, Decision, Forward, RequestDecision, Route, host_pattern::HostPattern};
 
-/// Bytes of the automaton over all patterns together; far more than any catalog needs.
-const SET_SIZE_LIMIT: usize = 64 * 1024 * 1024;
-
-/// A hash of exact hosts and one automaton over the patterns: matching takes the same time whatever the number of routes.
+/// Hashes of exact hosts and of the domains that patterns are bound to: matching takes the same time whatever the number of routes.
 pub struct Table {
     exact: HashMap<Target, Vec<Arc<Route>>>,
-    patterns: Vec<Arc<Route>>,
-    /// The patterns' hosts, in their order.
-    automaton: RegexSet,
+    /// By domain; a pattern stands under each of its own.
+    patterns: HashMap<String, Vec<Arc<Route>>>,
     /// Where providers hand out tokens; nothing is ever injected there.
     endpoints: Arc<[ApiUrl]>,
     passthrough: HashSet<Host>,
@@ -48,18 +42,18 @@ impl Table {
     /// `endpoints`: the providers' own OAuth endpoints. `passthrough`: hosts the user wants relayed unopened.
     pub fn new(routes: Vec<Route>, endpoints: Vec<ApiUrl>, passthrough: Vec<Host>) -> Self {
         let mut exact: HashMap<Target, Vec<Arc<Route>>> = HashMap::new();
-        let mut patterns = Vec::new();
+        let mut patterns: HashMap<String, Vec<Arc<Route>>> = HashMap::new();
         for route in routes.into_iter().map(Arc::new) {
             match &route.url.pattern {
                 HostPattern::Exact(host) => exact.entry(Target { host: host.clone(), port: route.url.port }).or_default().push(route),
-                HostPattern::Regex(_) => patterns.push(route),
+                HostPattern::Regex(_) => {
+                    for domain in route.url.pattern.domains() {
+                        patterns.entry(domain.to_string()).or_default().push(route.clone());
+                    }
+                }
             }
         }
-        let texts = patterns.iter().map(|route: &Arc<Route>| route.url.pattern.whole());
-        let automaton = RegexSetBuilder::new(texts).case_insensitive(true).size_limit(SET_SIZE_LIMIT).build();
-        // Each pattern compiled when it was parsed; should all of them together be too much, each is asked alone.
-        let automaton = automaton.unwrap_or_else(|_| RegexSet::empty());
-        Self { exact, patterns, automaton, endpoints: endpoints.into(), passthrough: passthrough.into_iter().collect() }
+        Self { exact, patterns, endpoints: endpoints.into(), passthrough: passthrough.into_iter().collect() }
     }
 
     /// By the TLS name and the port the client connected to.
@@ -94,7 +88,7 @@ impl Table {
 
     /// Ports other than 443 that some route names; the namespace intercepts them too.
     pub fn ports(&self) -> Vec<u16> {
-        let all = self.exact.values().flatten().chain(&self.patterns);
+        let all = self.exact.values().chain(self.patterns.values()).flatten();
         let mut ports: Vec<u16> = all.map(|route| route.url.port).filter(|port| *port != 443).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -104,7 +98,7 @@ impl Table {
     /// Pairs of providers that can be seen to tie before any request.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let mut claims: HashMap<String, Vec<&ProviderName>> = HashMap::new();
-        for route in self.exact.values().flatten().chain(&self.patterns) {
+        for route in self.exact.values().chain(self.patterns.values()).flatten() {
             claims.entry(route.url.to_string()).or_default().push(&route.provider);
         }
         let mut conflicts = Vec::new();
@@ -123,12 +117,12 @@ impl Table {
     fn claims(&self, target: &Target) -> Vec<Arc<Route>> {
         let mut routes = self.exact.get(target).cloned().unwrap_or_default();
         let Host::Name(name) = &target.host else { return routes };
-        let claims = |route: &&Arc<Route>| route.url.port == target.port && route.url.pattern.matches(&target.host);
-        if self.automaton.len() == self.patterns.len() {
-            let matching = self.automaton.matches(name.as_str()).into_iter().filter_map(|index| self.patterns.get(index));
-            routes.extend(matching.filter(claims).cloned());
-        } else {
-            routes.extend(self.patterns.iter().filter(claims).cloned());
+        let domains = std::iter::successors(Some(name.as_str()), |name| name.split_once('.').map(|(_, parent)| parent));
+        for route in domains.filter_map(|domain| self.patterns.get(domain)).flatten() {
+            let claims = route.url.port == target.port && route.url.pattern.matches(&target.host);
+            if claims && !routes.iter().any(|found| Arc::ptr_eq(found, route)) {
+                routes.push(route.clone());
+            }
         }
         routes
     }
@@ -302,6 +296,31 @@ mod tests {
         for path in ["/oauth/tokens", "/oauth", "/x/oauth/token", "/oauth/token/../x", "/v1//x"] {
             assert_eq!(asked(&table, "api.acme.test", path), "whole", "{path}");
         }
+    }
+
+    /// What the domains leave out no pattern would have matched.
+    #[test]
+    fn the_domains_of_a_pattern_hide_no_match() {
+        let routes = [
+            ("wide", r"regex:(.+\.)?wide\.test"),
+            ("two", r"regex:(a|eu\.a)\.(acme|corp)\.test"),
+            ("inexact", r"regex:api-[a-z]+\.acme\.test"),
+            ("below", r"regex:.+\.a\.corp\.test"),
+        ];
+        let table = table(&routes);
+        let mut found = 0;
+        for (front, domain) in ["", "a.", "xa.", "eu.a.", "a.eu.", "api-b.", "eu.api-b."]
+            .into_iter()
+            .flat_map(|front| ["acme.test", "corp.test", "wide.test", "xwide.test"].map(|domain| (front, domain)))
+        {
+            let target = target(&format!("{front}{domain}"));
+            let claims = |url: &str| url.parse::<ApiUrl>().unwrap().pattern.matches(&target.host);
+            let mut want: Vec<ProviderName> = routes.iter().filter(|(_, url)| claims(url)).map(|(name, _)| name.parse().unwrap()).collect();
+            want.sort();
+            found += want.len();
+            assert_eq!(table.providers(&target), want, "{front}{domain}");
+        }
+        assert!(found > 10, "{found}");
     }
 
     proptest! {
