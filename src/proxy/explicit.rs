@@ -18,13 +18,14 @@ use super::{
     accept::accept_loop,
     caller,
     connection::serve_tunnel,
+    gate,
     http::{Exchange, Refusal, carries_placeholder, http1, strip},
     opaque, page,
 };
 use crate::{
     audit::{Blame, Verdict},
     host::{Host, Target},
-    route::{Decision, Deny},
+    route::{Decision, Deny, policy::Protocol},
     upstream::{Body, UpstreamError},
 };
 
@@ -136,7 +137,13 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
     let target = absolute(request.uri())?;
     let mut guard = context.audit.begin("http/1.1", target.clone(), None);
     guard.request(request.method().as_str(), request.uri().path());
-    if let Decision::Deny(Deny::Policy(reason)) = context.routes.decide(&target) {
+    let denied = match gate::addressed(context, &target, None, Protocol::Http) {
+        Decision::Deny(deny) => Some(deny),
+        Decision::Inspect => Some(gate::uninspectable()),
+        Decision::Inject(_) | Decision::Forward(_) => None,
+    };
+    if let Some(Deny::Policy(reason)) = denied {
+        context.notices.denied(&target.host, &reason);
         guard.verdict(Verdict::Denied, reason.clone());
         return Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message: reason, hint: String::new() });
     }
