@@ -123,11 +123,15 @@ fn page(authority: &Authority, lifetime: Lifetime, platform: Platform) -> String
             "",
         ),
     };
+    let card = match lifetime {
+        Lifetime::Run => format!("If a program here still refuses: {}", platform.name()),
+        Lifetime::Stored => platform.name().to_owned(),
+    };
     let values = [
         ("heading", heading),
         ("lead", lead),
         ("notice", notice),
-        ("platform", platform.name()),
+        ("platform", &card),
         ("steps", platform.steps()),
         ("others", &others),
         ("fingerprint", &groups.join(" ")),
