@@ -50,8 +50,9 @@ struct Client {
 }
 
 impl Client {
-    async fn is_of_the_run(self) -> bool {
-        tokio::task::spawn_blocking(move || self.run.owns(self.addr, self.proxy)).await.unwrap_or(false)
+    async fn is_of_the_run(&self) -> bool {
+        let client = self.clone();
+        tokio::task::spawn_blocking(move || client.run.owns(client.addr, client.proxy)).await.unwrap_or(false)
     }
 }
 
