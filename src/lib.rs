@@ -19,6 +19,7 @@ pub mod login;
 pub mod provider;
 pub mod vault;
 
+pub mod certificate;
 pub mod defence;
 pub mod host;
 pub mod secret;

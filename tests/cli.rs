@@ -637,3 +637,79 @@ fn a_scan_imports_nothing_that_is_doubtful() {
     assert!(told.stderr.contains("warning: acme: different keys were found; choose one: authsome login acme --stdin"), "{told:?}");
     home.run(&["list", "-q"]).is(0, "", "");
 }
+
+/// What a program of the format's own says of a file, which must hold the certificate in use.
+#[test]
+fn the_authority_is_exported_in_every_form() {
+    const PASSWORD: &str = "s3cret ä";
+    let home = Home::new();
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let pem = home.run(&["ca", "export"]).stdout;
+    let run = |program: &str, arguments: &[&str]| home.clean(Command::new(program), arguments).output().unwrap();
+    let tool = |program: &str, arguments: &[&str]| {
+        let output = run(program, arguments);
+        assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let export = |format: &str| home.feed(PASSWORD, &["ca", "export", "--format", format, "--password-stdin", "-q", "-o", &file(format)]);
+    for format in ["der", "mobileconfig"] {
+        home.run(&["ca", "export", "--format", format, "-q", "-o", &file(format)]).is(0, "", "");
+        assert_eq!(export(format).code, Some(2), "{format} has no password");
+    }
+    export("p12").is(0, "", "");
+    assert_eq!(tool("openssl", &["x509", "-inform", "der", "-in", &file("der")]), pem);
+    let pkcs12 = |password: &str| run("openssl", &["pkcs12", "-in", &file("p12"), "-passin", password, "-nokeys"]);
+    let certificates = String::from_utf8(pkcs12(&format!("pass:{PASSWORD}")).stdout).unwrap();
+    assert!(certificates.contains(&pem), "{certificates}");
+    assert!(!pkcs12("pass:wrong").status.success());
+    let plist = r"import plistlib, ssl, sys
+payload = plistlib.load(open(sys.argv[1], 'rb'))['PayloadContent'][0]
+assert payload['PayloadType'] == 'com.apple.security.root'
+print(ssl.DER_cert_to_PEM_cert(payload['PayloadContent']), end='')";
+    assert_eq!(tool("python3", &["-c", plist, &file("mobileconfig")]), pem);
+
+    let shown = home.run(&["ca", "show", "--json"]).json();
+    let openssl = |option: &str| tool("openssl", &["x509", "-noout", "-fingerprint", option, "-inform", "der", "-in", &file("der")]);
+    assert_eq!(openssl("-sha256").trim().split('=').nth(1), shown["sha256"].as_str());
+    assert_eq!(openssl("-sha1").trim().split('=').nth(1), shown["sha1"].as_str());
+    let dates = tool("openssl", &["x509", "-noout", "-dates", "-dateopt", "iso_8601", "-inform", "der", "-in", &file("der")]);
+    let iso = |name: &str| shown[name].as_str().unwrap().replace('T', " ");
+    assert_eq!(dates, format!("notBefore={}\nnotAfter={}\n", iso("not_before"), iso("not_after")));
+}
+
+#[test]
+fn java_reads_the_exported_stores() {
+    let home = Home::new();
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str| files.path().join(name).display().to_string();
+    let sha256 = home.run(&["ca", "show", "--json"]).json()["sha256"].as_str().unwrap().to_owned();
+    let said = home.run(&["ca", "export", "--format", "jks", "-o", &file("jks")]);
+    said.is(0, "", &format!("wrote {}, its password is changeit\n", file("jks")));
+    home.feed("s3cret!\n", &["ca", "export", "--format", "p12", "--password-stdin", "-q", "-o", &file("p12")]).is(0, "", "");
+    for (format, password) in [("jks", "changeit"), ("p12", "s3cret!")] {
+        let list = |password: &str| {
+            let arguments = ["-J-Duser.language=en", "-list", "-v", "-keystore", &file(format), "-storepass", password];
+            home.clean(Command::new("keytool"), &arguments).output().unwrap()
+        };
+        let text = String::from_utf8(list(password).stdout).unwrap();
+        assert!(text.contains("Entry type: trustedCertEntry") && text.contains(&sha256), "{format}: {text}");
+        assert!(!list("wrong-one").status.success(), "{format} is protected from change");
+    }
+}
+
+#[test]
+fn an_export_that_cannot_be_made_leaves_nothing() {
+    let home = Home::new();
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("ca.p12").display().to_string();
+    let arguments = ["-w", env!("CARGO_BIN_EXE_authsome"), "ca", "export", "--format", "p12", "-o", &path];
+    let told = home.told(home.clean(Command::new("setsid"), &arguments).output().unwrap());
+    told.is(2, "", "error: --format p12 needs a password: give it with --password-stdin\nhint: authsome --help\n");
+    let told = home.feed("\n", &["ca", "export", "--format", "p12", "--password-stdin", "-o", &path]);
+    told.is(2, "", "error: --password-stdin: the password is empty\nhint: authsome --help\n");
+    assert_eq!(fs::read_dir(files.path()).unwrap().count(), 0);
+    let missing = files.path().join("no/ca.pem").display().to_string();
+    assert_eq!(home.run(&["ca", "export", "-o", &missing]).code, Some(1));
+    assert_eq!(home.run(&["ca", "export", "-o", "/dev/stdout"]).stdout, home.run(&["ca", "export"]).stdout, "no file in place of a device");
+}

@@ -26,6 +26,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod names;
+    pub mod page;
     pub mod pinned;
     pub mod policy;
     pub mod probes;
@@ -53,6 +54,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("clients", cases::clients::CASES),
     ("relay", cases::relay::CASES),
     ("names", cases::names::CASES),
+    ("page", cases::page::CASES),
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
     ("policy", cases::policy::CASES),

@@ -1,5 +1,6 @@
 //! DNS messages as the stub takes, makes and changes them (RFC 1035 §4). Pure.
 
+use super::{PAGE, PAGE_V4, PAGE_V6};
 use crate::host::Host;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode},
@@ -90,21 +91,28 @@ impl Query {
         self.encode(self.reply(code))
     }
 
-    /// The answer to what never leaves: `localhost` (RFC 6761 §6.3), discovery of other resolvers.
-    pub fn local_answer(&self) -> Option<Vec<u8>> {
+    /// The answer to what never leaves: `localhost` (RFC 6761 §6.3), the page's name, discovery of other resolvers.
+    pub fn local_answer(&self, v6: bool) -> Option<Vec<u8>> {
         let name = self.question.name();
-        if name.is_localhost() {
-            let mut reply = self.reply(ResponseCode::NoError);
-            let data = match self.question.query_type() {
-                RecordType::A => Some(RData::A(A(Ipv4Addr::LOCALHOST))),
-                RecordType::AAAA => Some(RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))),
-                _ => None,
-            };
-            reply.answers.extend(data.map(|data| Record::from_rdata(name.clone(), LOCAL_TTL, data)));
-            return Some(self.encode(reply));
-        }
         let within = |zone: &str| Name::from_ascii(zone).is_ok_and(|zone| zone.zone_of(name));
+        if name.is_localhost() {
+            return Some(self.addresses(Ipv4Addr::LOCALHOST, Some(Ipv6Addr::LOCALHOST)));
+        }
+        if Name::from_ascii(PAGE).is_ok_and(|page| page.eq_ignore_root(name)) {
+            return Some(self.addresses(PAGE_V4, v6.then_some(PAGE_V6)));
+        }
         (within(CANARY) || within(DISCOVERY)).then(|| self.refuse(ResponseCode::NXDomain))
+    }
+
+    fn addresses(&self, v4: Ipv4Addr, v6: Option<Ipv6Addr>) -> Vec<u8> {
+        let mut reply = self.reply(ResponseCode::NoError);
+        let data = match self.question.query_type() {
+            RecordType::A => Some(RData::A(A(v4))),
+            RecordType::AAAA => v6.map(|v6| RData::AAAA(AAAA(v6))),
+            _ => None,
+        };
+        reply.answers.extend(data.map(|data| Record::from_rdata(self.question.name().clone(), LOCAL_TTL, data)));
+        self.encode(reply)
     }
 
     /// The answer cut to what the child takes over UDP; TC then makes it ask again over TCP (RFC 2181 §9).
@@ -436,13 +444,16 @@ mod tests {
     fn some_names_never_leave() {
         let local = |text: &str, record_type| {
             let query = Query::parse(&question(text, record_type).to_vec().unwrap()).unwrap_or_else(|_| panic!());
-            query.local_answer().map(|bytes| Message::from_vec(&bytes).unwrap())
+            query.local_answer(true).map(|bytes| Message::from_vec(&bytes).unwrap())
         };
         let reply = local("x.LOCALHOST.", RecordType::A).unwrap();
         assert_eq!((reply.metadata.id, &reply.answers[0].data), (0x1234, &RData::A(A::new(127, 0, 0, 1))));
         assert_eq!(local("localhost.", RecordType::AAAA).unwrap().answers[0].data, RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)));
         let reply = local("localhost.", RecordType::MX).unwrap();
         assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0));
+        assert_eq!(local("Mitm.it.", RecordType::A).unwrap().answers[0].data, RData::A(A(PAGE_V4)));
+        assert_eq!(local("mitm.it.", RecordType::AAAA).unwrap().answers[0].data, RData::AAAA(AAAA(PAGE_V6)));
+        assert_eq!(local("www.mitm.it.", RecordType::A), None);
         for text in ["use-application-dns.net.", "_dns.resolver.arpa."] {
             assert_eq!(local(text, RecordType::A).unwrap().metadata.response_code, ResponseCode::NXDomain, "{text}");
         }
@@ -517,7 +528,7 @@ mod tests {
                 prop_assert_eq!(sent.queries.len(), 1);
                 prop_assert_eq!(sent.answers.len() + sent.authorities.len() + sent.additionals.len(), 0);
                 prop_assert_eq!(sent.metadata.message_type, MessageType::Query);
-                let _ = (query.local_answer(), query.host(), query.refuse(ResponseCode::ServFail), query.fit(bytes.clone()));
+                let _ = (query.local_answer(true), query.host(), query.refuse(ResponseCode::ServFail), query.fit(bytes.clone()));
             }
             if let Ok(rewritten) = rewrite_answer(&bytes, 7, v6) {
                 let message = Message::from_vec(&rewritten.bytes).unwrap();

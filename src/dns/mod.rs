@@ -16,7 +16,17 @@ pub use self::{
 
 use self::message::Query;
 use hickory_proto::op::ResponseCode;
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+/// The name that the proxy answers for itself, with the certificate to trust.
+pub const PAGE: &str = "mitm.it";
+/// What the name is resolved to: addresses for benchmarks, which lead nowhere (RFC 2544 appendix C.2.2, RFC 5180 §8). Connections to them are
+/// the proxy's own.
+pub const PAGE_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub const PAGE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
 
 /// Sockets bound inside the namespace (127.0.0.1 and ::1), served outside it.
 pub struct Sockets {
@@ -50,7 +60,7 @@ impl Stub {
             Ok(query) => query,
             Err(refusal) => return refusal,
         };
-        if let Some(answer) = query.local_answer() {
+        if let Some(answer) = query.local_answer(self.v6) {
             return Some(answer);
         }
         if !self.upstreams.permits(query.host()) {

@@ -29,7 +29,7 @@ const MAX_INPUT: u64 = 1 << 20;
 pub fn collect(provider: &Provider, input: &Input, env: &dyn Fn(&str) -> Option<String>) -> Result<Fields, LoginError> {
     let values = match input {
         Input::Terminal => provider.fields.iter().map(|field| Ok((field.name.clone(), ask(provider, field)?))).collect::<Result<_, _>>()?,
-        Input::Stdin => parse(provider, read(&mut io::stdin().lock())?)?,
+        Input::Stdin => parse(provider, read_stdin()?)?,
         Input::Variable(name) => parse(provider, env(name).map(Secret::new).ok_or_else(|| LoginError::VariableUnset(name.clone()))?)?,
     };
     verify(provider, &values)?;
@@ -41,9 +41,23 @@ pub fn verify(provider: &Provider, values: &Fields) -> Result<(), LoginError> {
     values.iter().try_for_each(|(name, value)| check(provider, name, value.expose()))
 }
 
+/// A secret from stdin, without the line break at its end.
+pub fn read_stdin() -> Result<Secret<String>, LoginError> {
+    read(&mut io::stdin().lock())
+}
+
+/// A secret from the terminal, not echoed.
+pub fn ask_terminal(prompt: &str) -> Result<Secret<String>, LoginError> {
+    let answer = prompt::ask(prompt, true).map_err(unanswered)?;
+    if answer.expose().is_empty() { Err(LoginError::Cancelled) } else { Ok(answer) }
+}
+
 fn ask(provider: &Provider, field: &Field) -> Result<Secret<String>, LoginError> {
     let prompt = format!("{}, {}: ", provider.display_name, field.label);
-    let answer = if field.secret { prompt::ask(&prompt, true).map_err(unanswered)? } else { ask_openly(&prompt)? };
+    if field.secret {
+        return ask_terminal(&prompt);
+    }
+    let answer = ask_openly(&prompt)?;
     if answer.expose().is_empty() { Err(LoginError::Cancelled) } else { Ok(answer) }
 }
 

@@ -1,6 +1,11 @@
 //! One connection: what it speaks, where it goes, what becomes of it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,10 +17,11 @@ use super::{
     detect::{self, DetectError, Detected, Detection, Hello, detect},
     gate,
     http::{self, Rules},
-    notice, opaque, remedy, tls,
+    notice, opaque, page, remedy, tls,
 };
 use crate::{
     audit::{Blame, Guard, Verdict},
+    dns,
     host::{Host, Name, Target},
     route::{Decision, Deny, Forward, policy::Protocol},
     upstream::Destination,
@@ -42,7 +48,11 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: Arc<Context>) {
     // Without it a relayed keystroke waits for the answer to the one before (RFC 9293 §3.7.4).
     drop(client.set_nodelay(true));
-    serve(Connection { client, server: None, way: Way::Address(original), context }).await;
+    let connection = Connection { client, server: None, way: Way::Address(original), context };
+    if matches!(original.ip().to_canonical(), IpAddr::V4(dns::PAGE_V4) | IpAddr::V6(dns::PAGE_V6)) {
+        return connection.page(original.port()).await;
+    }
+    serve(connection).await;
 }
 
 /// Serves what comes through a tunnel that the client asked an explicit proxy for. `trusted`: whether the client is of this run; for
@@ -75,6 +85,17 @@ struct Connection {
 }
 
 impl Connection {
+    /// The page is no traffic that leaves, so no rule is about it. Nothing else is at its addresses.
+    async fn page(self, port: u16) {
+        if port == page::PORT {
+            return page::serve(self.client, self.context).await;
+        }
+        let mut guard = self.begin("tcp", self.address_target());
+        guard.verdict(Verdict::Refused, "mitm.it is at http://mitm.it alone");
+        guard.blame(Blame::Downstream, "not port 80");
+        opaque::reset(self.client);
+    }
+
     /// `None`: over, and audited if anything was to be said about it.
     async fn detect(mut self) -> Option<(Self, Detection)> {
         let patience = if CLIENT_FIRST.contains(&self.port()) { SILENCE_HTTP } else { SILENCE };

@@ -18,13 +18,14 @@ use super::{
     accept::accept_loop,
     caller,
     connection::serve_tunnel,
+    gate,
     http::{Exchange, Refusal, carries_placeholder, http1, strip},
-    opaque,
+    opaque, page,
 };
 use crate::{
     audit::{Blame, Verdict},
     host::{Host, Target},
-    route::{Decision, Deny},
+    route::{Decision, Deny, policy::Protocol},
     upstream::{Body, UpstreamError},
 };
 
@@ -49,8 +50,9 @@ struct Client {
 }
 
 impl Client {
-    async fn is_of_the_run(self) -> bool {
-        tokio::task::spawn_blocking(move || self.run.owns(self.addr, self.proxy)).await.unwrap_or(false)
+    async fn is_of_the_run(&self) -> bool {
+        let client = self.clone();
+        tokio::task::spawn_blocking(move || client.run.owns(client.addr, client.proxy)).await.unwrap_or(false)
     }
 }
 
@@ -66,11 +68,34 @@ async fn connection(stream: TcpStream, client: Client, context: Arc<Context>) {
 }
 
 async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context>) -> Response<Body> {
+    if let Some(target) = page_asked(&request) {
+        return page(&request, &target, client, &context).await.unwrap_or_else(|refusal| refusal.response());
+    }
     let answered = match *request.method() {
         Method::CONNECT => connect(request, client, context),
         _ => forward(request, &context).await,
     };
     answered.unwrap_or_else(|refusal| refusal.response())
+}
+
+/// Where the request goes, if it is to the page's host: by its target, or by Host where it is asked as an origin is.
+fn page_asked(request: &Request<Incoming>) -> Option<Target> {
+    let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map_or_else(host, |authority| Some(authority.as_str()))?;
+    target(authority, Some(HTTP)).filter(|target| page::is_at(&target.host))
+}
+
+/// The page, for the run alone. Nothing that is asked of its host goes on.
+async fn page(request: &Request<Incoming>, target: &Target, client: Client, context: &Context) -> Result<Response<Body>, Refusal> {
+    let plain = request.uri().scheme().is_none_or(|scheme| *scheme == http::uri::Scheme::HTTP);
+    if *request.method() == Method::CONNECT || !plain || target.port != page::PORT {
+        return Err(bad_request("mitm.it is at http://mitm.it alone"));
+    }
+    if !client.is_of_the_run().await {
+        let message = "the page is for programs of this run".to_owned();
+        return Err(Refusal { status: StatusCode::FORBIDDEN, kind: "stranger", message, hint: "authsome ca export".to_owned() });
+    }
+    Ok(page::answer(request, &context.authority, page::Lifetime::Stored))
 }
 
 /// Grants the tunnel. Whether its end can be reached shows inside: what it carries decides who dials.
@@ -113,7 +138,13 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
     let target = absolute(request.uri())?;
     let mut guard = context.audit.begin("http/1.1", target.clone(), None);
     guard.request(request.method().as_str(), request.uri().path());
-    if let Decision::Deny(Deny::Policy(reason)) = context.routes.decide(&target) {
+    let denied = match gate::addressed(context, &target, None, Protocol::Http) {
+        Decision::Deny(deny) => Some(deny),
+        Decision::Inspect => Some(gate::uninspectable()),
+        Decision::Inject(_) | Decision::Forward(_) => None,
+    };
+    if let Some(Deny::Policy(reason)) = denied {
+        context.notices.denied(&target.host, &reason);
         guard.verdict(Verdict::Denied, reason.clone());
         return Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message: reason, hint: String::new() });
     }

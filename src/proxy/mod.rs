@@ -22,6 +22,7 @@ mod gate;
 pub mod http;
 mod notice;
 mod opaque;
+mod page;
 #[cfg(target_os = "linux")]
 mod remedy;
 #[cfg(target_os = "linux")]

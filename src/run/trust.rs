@@ -14,13 +14,13 @@ use std::{
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::mask::mount;
+use crate::certificate::jks;
 
 mod java;
-mod pkcs12;
 mod subject_hash;
 mod system;
 
-pub use java::Error as KeyStoreError;
+pub use crate::certificate::Error as KeyStoreError;
 
 /// The run's certificate authority.
 #[derive(Clone, Copy)]
@@ -152,7 +152,7 @@ impl<'a> Trust<'a> {
         let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
         let mut left_alone = Vec::new();
         for (index, path) in java::stores(self.java_home.as_deref()).into_iter().enumerate() {
-            let extended = fs::read(&path).map_err(java::Error::Read).and_then(|store| java::extend(store, &certificate));
+            let extended = fs::read(&path).map_err(KeyStoreError::Read).and_then(|store| jks::extend(store, &certificate));
             match extended {
                 Ok(bytes) => {
                     let combined = self.directory.join(format!("java-{index}"));

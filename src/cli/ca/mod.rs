@@ -5,7 +5,7 @@ mod path;
 mod show;
 
 use super::{context::Context, report::Failure};
-use crate::{proxy::tls::Authority, run::ca};
+use crate::run::ca::{self, Authority};
 
 /// The certificate authority of `authsome run` without --transparent
 #[derive(Debug, clap::Subcommand)]

@@ -1,11 +1,12 @@
 use serde_json::json;
 
 use crate::{
+    certificate::{fingerprint, validity},
     cli::{context::Context, report::Failure},
     run::ca,
 };
 
-/// Show its name and fingerprint
+/// Show its name, fingerprints and dates
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   authsome ca show")]
@@ -15,12 +16,18 @@ impl Show {
     pub fn run(self, context: &Context) -> Result<u8, Failure> {
         let authority = super::open(context)?;
         let (path, out) = (ca::certificate_path(&context.config.home), context.out);
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, authority.certificate_der());
-        let octets: Vec<_> = digest.as_ref().iter().map(|octet| format!("{octet:02X}")).collect();
-        let (name, fingerprint) = (authority.common_name(), octets.join(":"));
-        match out.json {
-            true => out.document(&json!({"subject": name, "sha256": fingerprint, "path": path}))?,
-            false => out.data(&format!("subject  CN = {name}\nsha256   {fingerprint}\npath     {}\n", path.display()))?,
+        let (name, certificate) = (authority.common_name(), authority.certificate_der());
+        let (sha256, sha1) = (fingerprint::sha256(certificate), fingerprint::sha1(certificate));
+        let [not_before, not_after] = validity(certificate).ok_or_else(|| ca::CaError::Foreign { path: path.clone() })?;
+        if out.json {
+            out.document(&json!({
+                "subject": name, "sha256": sha256, "sha1": sha1, "not_before": not_before, "not_after": not_after, "path": path,
+            }))?;
+        } else {
+            out.data(&format!(
+                "subject     CN = {name}\nsha256      {sha256}\nsha1        {sha1}\nnot before  {not_before}\nnot after   {not_after}\npath        {}\n",
+                path.display()
+            ))?;
         }
         Ok(0)
     }

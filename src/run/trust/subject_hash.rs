@@ -2,11 +2,7 @@
 
 use aws_lc_rs::digest;
 
-// DER tags (X.690 §8.19, §8.21.. and the context of X.501 names).
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const UTF8_STRING: u8 = 0x0c;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
+use crate::certificate::der::{OBJECT_IDENTIFIER, SEQUENCE, SET, UTF8_STRING, der};
 
 /// id-at-commonName, 2.5.4.3 (RFC 5280 appendix A.1).
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
@@ -20,22 +16,6 @@ pub fn subject_hash(common_name: &str) -> u32 {
     let name = der(SET, &der(SEQUENCE, &attribute));
     let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &name);
     hash.as_ref().iter().take(4).rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
-}
-
-/// One element (X.690 §8.1.3): lengths from 128 on take the long form.
-pub(super) fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let length = contents.len();
-    let mut out = vec![tag];
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|&byte| byte == 0).collect();
-            out.push(0x80 | bytes.len() as u8);
-            out.extend(bytes);
-        }
-    }
-    out.extend(contents);
-    out
 }
 
 #[cfg(test)]
@@ -66,12 +46,5 @@ mod tests {
             let output = openssl.wait_with_output().unwrap();
             assert_eq!(format!("{:08x}", subject_hash(name)), String::from_utf8(output.stdout).unwrap().trim(), "{name:?}");
         }
-    }
-
-    #[test]
-    fn long_form_lengths() {
-        assert_eq!(der(0x0c, &[0; 0x7f])[..2], [0x0c, 0x7f]);
-        assert_eq!(der(0x0c, &[0; 0x80])[..3], [0x0c, 0x81, 0x80]);
-        assert_eq!(der(0x0c, &[0; 0x1234])[..4], [0x0c, 0x82, 0x12, 0x34]);
     }
 }
