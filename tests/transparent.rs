@@ -25,6 +25,7 @@ mod cases {
     pub mod hostile;
     pub mod internet;
     pub mod kills;
+    pub mod misdirection;
     pub mod names;
     pub mod pinned;
     pub mod policy;
@@ -55,6 +56,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("names", cases::names::CASES),
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
+    ("misdirection", cases::misdirection::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
