@@ -25,6 +25,7 @@ mod cases {
     pub mod hostile;
     pub mod internet;
     pub mod kills;
+    pub mod misdirection;
     pub mod names;
     pub mod page;
     pub mod pinned;
@@ -57,6 +58,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("page", cases::page::CASES),
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
+    ("misdirection", cases::misdirection::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),

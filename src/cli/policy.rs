@@ -113,11 +113,17 @@ impl Check {
 
 /// The connected providers that claim a target, for rules that name a provider.
 fn claims(context: &Context, target: &Target) -> Result<Vec<ProviderName>, Failure> {
-    let (catalog, stored) = (context.catalog()?, context.vault()?.connections()?);
-    let names: BTreeSet<_> = stored.into_iter().map(|(provider, _)| provider).collect();
+    let (catalog, vault) = (context.catalog()?, context.vault()?);
+    let names: BTreeSet<_> = vault.connections()?.into_iter().map(|(provider, _)| provider).collect();
     let mut routes = Vec::new();
     for name in names {
-        if let Some(provider) = catalog.find(&name, None)? {
+        let Some(provider) = catalog.find(&name, None)? else { continue };
+        // Where it is was said at the login.
+        let base_url = match vault.default_connection(&name)?.filter(|_| provider.needs_base_url()) {
+            Some(connection) => vault.load(&name, &connection)?.and_then(|record| record.base_url),
+            None => None,
+        };
+        if let Some(provider) = base_url.map_or(Ok(Some(provider)), |url| catalog.find(&name, Some(&url)))? {
             routes.extend(provider.api_urls.into_iter().map(|url| Route { provider: name.clone(), url }));
         }
     }

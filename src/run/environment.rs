@@ -38,7 +38,9 @@ use super::{
     mask,
     options::RunOptions,
     plan::{self, Connected},
-    routes, say, settle,
+    routes, say,
+    session::LAST_BYTES,
+    settle,
     signals::{self, Signals, Terminal},
     trust::{self, Trust},
 };
@@ -280,6 +282,8 @@ fn serve(
             code = follow(command, &signals, &mut news) => code,
         };
         end_leftovers(&mut news).await;
+        // What was said last is on its way, and recorded.
+        let _ = tokio::time::timeout(LAST_BYTES, context.audit.quiet()).await;
         followed
     });
     runtime.shutdown_background();

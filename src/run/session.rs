@@ -27,7 +27,7 @@ use super::{
 };
 
 /// How long connections of a command that has ended may still deliver what it sent.
-const LAST_BYTES: Duration = Duration::from_secs(1);
+pub const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Sockets bound before "go", by both sides.
 pub struct Sockets {

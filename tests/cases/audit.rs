@@ -17,6 +17,7 @@ use std::{
 
 pub const CASES: &[Case] = &[
     ("a_killed_run_leaves_what_it_did", a_killed_run_leaves_what_it_did),
+    ("environment_mode_stops_without_its_trail", environment_mode_stops_without_its_trail),
     ("followed_over_a_rotation", followed_over_a_rotation),
     ("denials_are_seen_at_a_glance", denials_are_seen_at_a_glance),
 ];
@@ -40,6 +41,21 @@ fn a_killed_run_leaves_what_it_did(world: &World) {
     child.wait().unwrap();
     let said = succeeded(&finish(&mut log(world, &[])));
     assert!(said.contains("injected   GET api.openai.com/done  200  openai"), "{said}");
+}
+
+/// The command, which would go on for ever, is ended with the run.
+fn environment_mode_stops_without_its_trail(world: &World) {
+    succeeded(&world.inside(&["true"]));
+    let config = world.home().join(".authsome/config.toml");
+    fs::write(&config, "[audit]\nrequired = true\n").unwrap();
+    chown(&config, Some(UID), None).unwrap();
+    crate::cases::faults::fill_the_trails_disk(world);
+    let mut command = world.command(&["timeout", "--foreground", "-k", "5", "60"]);
+    command.arg(world.path("authsome")).args(["run", "--upstream-ca"]).arg(world.path("root.pem"));
+    command.args(["--", "sh", "-c", "curl -fsS -o /dev/null https://api.openai.com/; exec sleep 1000000"]);
+    let output = finish(&mut world.start_as_mode(command));
+    assert_eq!(output.status.code(), Some(125), "{}", show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("audit.required"), "{}", show(&output));
 }
 
 fn followed_over_a_rotation(world: &World) {

@@ -162,7 +162,11 @@ fn host_side_rules(world: &World) {
     }
     let port = greet();
     for opened in [false, true] {
-        let script = format!("echo ready; read go; python3 probe.py tcp 198.51.100.2 {port}");
+        // By its address on the network, and by that on the link.
+        let gateway = "$(ip -4 route show default | cut -d' ' -f3)";
+        let script = format!(
+            "echo ready; read go; python3 probe.py tcp {gateway} {port} >gateway & python3 probe.py tcp 198.51.100.2 {port}; wait; cat gateway"
+        );
         let mut child = world.authsome(&[], &["sh", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -175,9 +179,11 @@ fn host_side_rules(world: &World) {
             assert!(Command::new("nft").args(["flush", "table", "inet", name]).status().unwrap().success());
         }
         child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        line.clear();
-        said.read_line(&mut line).unwrap();
-        assert_eq!(line == "done\n", opened, "{line}");
+        for by in ["the host's address", "the gateway's"] {
+            line.clear();
+            said.read_line(&mut line).unwrap();
+            assert_eq!(line == "done\n", opened, "{by}: {line}");
+        }
         child.wait().unwrap();
     }
 }

@@ -54,7 +54,7 @@ fn descriptor_limit_is_raised_for_the_supervisor_alone(world: &World) {
 }
 
 /// The directory of the trail on a file system of its own, full but for the file's entry.
-fn fill_the_trails_disk(world: &World) {
+pub fn fill_the_trails_disk(world: &World) {
     let log = world.home().join(".authsome/log");
     let _ = fs::create_dir(&log);
     mount(Some("tmpfs"), &log, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0755")).unwrap();

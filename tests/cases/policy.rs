@@ -3,7 +3,7 @@
 use crate::{
     Case,
     cases::relay::ECHOED,
-    support::world::{OPENAI_KEY, World, show, succeeded},
+    support::world::{Mode, OPENAI_KEY, World, finish, show, succeeded},
 };
 
 pub const CASES: &[Case] = &[
@@ -12,6 +12,10 @@ pub const CASES: &[Case] = &[
     ("method_and_path_decide_inside_tls", method_and_path_decide_inside_tls),
     ("a_lying_name_is_denied", a_lying_name_is_denied),
     ("every_port_and_protocol_is_under_the_rules", every_port_and_protocol_is_under_the_rules),
+    ("rules_leave_no_other_protocol", rules_leave_no_other_protocol),
+    ("a_named_address_of_the_host_is_reached", a_named_address_of_the_host_is_reached),
+    ("a_runs_own_log_is_its_policy", a_runs_own_log_is_its_policy),
+    ("check_knows_where_a_provider_is", check_knows_where_a_provider_is),
     ("rules_come_from_files_and_are_shown", rules_come_from_files_and_are_shown),
 ];
 
@@ -112,6 +116,87 @@ fn every_port_and_protocol_is_under_the_rules(world: &World) {
     }
     assert_eq!(succeeded(&world.run(&["--allow", "*"], &["python3", "odd.py", "udp", "203.0.113.12", "7"])), "EPERM\n");
     assert_eq!(succeeded(&world.run(&["--allow", "*"], &["python3", "odd.py", "banner", "203.0.113.12", "2525"])), "220 raw.test ready\n");
+}
+
+/// What the veth carries without rules, it does not carry with any; a TCP connection that no rule allows is reset, on whatever port.
+fn rules_leave_no_other_protocol(world: &World) {
+    let rules = ["--allow", "203.0.113.12:7"];
+    let carried = world.mode == Mode::Sudo;
+    for (client, without) in [
+        (&["python3", "odd.py", "udp", "203.0.113.12", "7"][..], "ping\n"),
+        (&["python3", "odd.py", "udp", "2001:db8:113::12", "7"], "ping\n"),
+        (&["python3", "odd.py", "ping", "203.0.113.12"], "ping\n"),
+    ] {
+        assert_eq!(succeeded(&world.inside(client)) == without, carried, "{client:?}");
+        // A relay has no ICMP, so the socket itself is not to be had.
+        let refused = if client[2] == "ping" && !carried { "EACCES\n" } else { "EPERM\n" };
+        assert_eq!(succeeded(&world.run(&rules, client)), refused, "{client:?}");
+    }
+    assert_eq!(succeeded(&world.run(&rules, &["python3", "odd.py", "tcp", "203.0.113.12", "8443"])), "ECONNRESET\n");
+    assert_eq!(succeeded(&world.run(&rules, &["python3", "odd.py", "banner", "203.0.113.12", "2525"])), "ECONNRESET\n");
+    let log = world.command(&[world.path("authsome").to_str().unwrap(), "log", "--json"]);
+    let records: serde_json::Value = serde_json::from_str(&succeeded(&finish(&mut world.start_as_mode(log)))).unwrap();
+    for port in [8443, 2525] {
+        let denied = |record: &&serde_json::Value| record["port"] == port && record["decision"] == "denied";
+        assert!(records.as_array().unwrap().iter().any(|record| denied(&record)), "{port}: {records:#}");
+    }
+}
+
+/// The host's own address and the metadata service's, which no wider rule opens.
+fn a_named_address_of_the_host_is_reached(world: &World) {
+    let added = std::process::Command::new("ip").args(["addr", "add", "169.254.169.254/32", "dev", "lo"]).status().unwrap();
+    assert!(added.success());
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        listener.incoming().flatten().for_each(|mut stream| drop(std::io::Write::write_all(&mut stream, b"hello")));
+    });
+    for address in ["198.51.100.2", "169.254.169.254"] {
+        let text = port.to_string();
+        let client = ["python3", "probe.py", "tcp", address, &text];
+        let reached = |rule: &str| succeeded(&world.run(&["--allow", rule], &client)) == "done\n";
+        assert!(reached(&format!("{address}:{port}")) && reached(address), "{address}");
+        for wider in ["*", "0.0.0.0/0", &format!("{address}:1"), "203.0.113.12"] {
+            assert!(!reached(wider), "{address} by {wider}");
+        }
+    }
+}
+
+/// What a run did, and nothing more, is allowed by the rules that its log comes to.
+fn a_runs_own_log_is_its_policy(world: &World) {
+    let script =
+        "echo $AUTHSOME_RUN_ID; curl -fsS -o /dev/null https://api.openai.com/v1/models && python3 odd.py banner 203.0.113.12 2525";
+    let said = succeeded(&world.inside(&["sh", "-c", script]));
+    let id = said.lines().next().unwrap();
+    let mut from_log = world.command(&[world.path("authsome").to_str().unwrap(), "policy", "from-log", id]);
+    from_log.arg("-q");
+    let rules = succeeded(&finish(&mut world.start_as_mode(from_log)));
+    let port_2525 = if world.mode == Mode::Rootless { "  \"203.0.113.12:2525\",\n" } else { "" };
+    assert_eq!(rules, format!("allow = [\n{port_2525}  \"GET api.openai.com:443/v1/models\",\n]\n"));
+    let file = world.home().join("from-log.toml");
+    std::fs::write(&file, rules).unwrap();
+    let curl = ["curl", "-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}"];
+    let status = |url| succeeded(&world.run(&["--policy", file.to_str().unwrap()], &[&curl[..], &[url]].concat()));
+    assert_eq!(status("https://api.openai.com/v1/models"), "200");
+    assert_eq!(status("https://api.openai.com/v1/files"), "403");
+}
+
+/// A provider whose address was given at the login.
+fn check_knows_where_a_provider_is(world: &World) {
+    let definition = r#"{"schema_version": 1, "name": "own", "display_name": "Own", "auth_type": "api_key", "flow": "api_key",
+        "api_url": "{base_url}", "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "OWN_KEY"}}"#;
+    std::fs::write(world.home().join(".authsome/providers/own.json"), definition).unwrap();
+    let policy = world.home().join("own.toml");
+    std::fs::write(&policy, "allow = [\"provider:own\"]\n").unwrap();
+    let authsome = world.path("authsome");
+    let mut login = world.command(&[authsome.to_str().unwrap(), "login", "own", "--base-url", "https://own.acme.test", "--stdin"]);
+    login.stdin(std::process::Stdio::piped());
+    succeeded(&crate::support::world::feed(world.start_as_mode(login).spawn().unwrap(), b"own-0123456789abcdef"));
+    for (url, allowed) in [("https://own.acme.test/v1", true), ("https://api.acme.test/v1", false)] {
+        let check = world.command(&[authsome.to_str().unwrap(), "policy", "check", policy.to_str().unwrap(), url]);
+        let output = finish(&mut world.start_as_mode(check));
+        assert_eq!(output.status.success(), allowed, "{url}: {}", show(&output));
+    }
 }
 
 fn rules_come_from_files_and_are_shown(world: &World) {

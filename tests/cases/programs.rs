@@ -2,7 +2,7 @@
 
 use crate::{
     Case,
-    support::world::{World, show, succeeded},
+    support::world::{World, finish, show, succeeded},
 };
 use std::{
     fs,
@@ -13,6 +13,8 @@ use std::{
 };
 
 pub const CASES: &[Case] = &[
+    ("nobody_need_read_our_remarks", nobody_need_read_our_remarks),
+    ("verbose_runs_list_every_defence", verbose_runs_list_every_defence),
     ("shell_has_job_control", shell_has_job_control),
     ("debugger_runs_its_child", debugger_runs_its_child),
     ("terminal_multiplexer_runs_of_its_own", terminal_multiplexer_runs_of_its_own),
@@ -21,6 +23,37 @@ pub const CASES: &[Case] = &[
     ("host_opens_a_dev_server", host_opens_a_dev_server),
     ("a_service_of_the_host_is_used", a_service_of_the_host_is_used),
 ];
+
+/// A closed stderr and a reader that left are no reason to fail.
+fn nobody_need_read_our_remarks(world: &World) {
+    for (redirect, options) in [("2>&-", "-v"), ("2>&-", ""), ("2>/dev/full", "-v")] {
+        for mode in ["--transparent", ""] {
+            let script = format!("{} {options} run {mode} -- sh -c 'exit 7' {redirect}", world.path("authsome").display());
+            let output = finish(&mut world.start_as_mode(world.command(&["sh", "-c", &script])));
+            assert_eq!(output.status.code(), Some(7), "{script}: {}", show(&output));
+        }
+    }
+}
+
+fn verbose_runs_list_every_defence(world: &World) {
+    fs::write(world.home().join(".bashrc"), "").unwrap();
+    let said = |options: &[&str]| {
+        let output = world.run(&[options, &["-v"]].concat(), &["true"]);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let (closed, startup) = (said(&[]), world.home().join(".bashrc").display().to_string());
+    let kernel = "foreign-abi vsock packet raw-socket ipsec alg netlink other-socket io-uring keyring tty-input setns file-handle bpf userfaultfd perf modules";
+    for rule in kernel.split(' ') {
+        assert!(closed.contains(&format!("authsome: refused  {rule} ")), "{rule}: {closed}");
+        assert!(said(&["--allow-kernel", rule]).contains(&format!("authsome: allowed  {rule} ")), "{rule}");
+    }
+    assert!(closed.contains(&format!("authsome: read-only  {startup}\n")), "{closed}");
+    assert!(!said(&["--keep-path", &startup]).contains(&format!("read-only  {startup}\n")));
+    for line in ["hidden     ", "dropped    every capability", "closed     file descriptors", "removed    proxy variables", "rule       "] {
+        assert!(closed.contains(&format!("authsome: {line}")), "{line}: {closed}");
+    }
+    assert!(!String::from_utf8_lossy(&world.inside(&["true"]).stderr).contains("refused"), "one line without -v");
+}
 
 /// On a terminal of its own: a job stops, goes on in the background, and comes back.
 fn shell_has_job_control(world: &World) {

@@ -71,6 +71,8 @@ pub struct Shared {
     requests: Mutex<Vec<Request>>,
     /// Names asked of the name server.
     questions: Mutex<Vec<String>>,
+    /// Every byte that came in a connection, inside its TLS, by the name the client asked for; empty for plain HTTP.
+    received: Mutex<Vec<(String, Vec<u8>)>>,
     next_event: tokio::sync::Notify,
 }
 
@@ -111,6 +113,11 @@ impl Internet {
 
     pub fn take_questions(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.questions.lock().unwrap())
+    }
+
+    /// What came since the last call, as it came.
+    pub fn take_bytes(&self) -> Vec<(String, Vec<u8>)> {
+        std::mem::take(&mut *self.shared.received.lock().unwrap())
     }
 
     /// Lets every open event stream send its next event.

@@ -53,6 +53,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("probe.py", include_str!("../data/clients/probe.py")),
     ("hostile.py", include_str!("../data/clients/hostile.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
+    ("shapes.py", include_str!("../data/clients/shapes.py")),
 ];
 
 /// Who starts the command.

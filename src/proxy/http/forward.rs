@@ -1,9 +1,13 @@
 //! One request: authority, route, credential, upstream, response. The order is the security of it.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, request::Parts};
+use http::{Request, Response, StatusCode, Version, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
@@ -17,6 +21,10 @@ use crate::{
 
 /// What the child's environment holds in place of a key.
 const PLACEHOLDER: &[u8] = b"authsome-proxy-managed";
+
+/// How much of a refused request is read, in octets and time.
+const MAX_DRAINED: usize = 256 * 1024;
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens.
 pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
@@ -34,6 +42,13 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Respo
     }
 }
 
+/// Reads what a refused client is still sending. In HTTP/2 the answer is followed by a reset of the stream (RFC 9113 §8.1) where the request has
+/// not ended, and curl forgets the answer over it.
+async fn drain(body: Incoming) {
+    let read = Limited::new(body, MAX_DRAINED).collect();
+    drop(tokio::time::timeout(DRAIN_LIMIT, read).await);
+}
+
 fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     let protocol = match session.protocol {
         Protocol::Http1 => "http/1.1",
@@ -48,8 +63,12 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
 async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
-    check_authority(session, exchange, &parts)?;
-    check_policy(session, exchange, &parts)?;
+    if let Err(refusal) = check_authority(session, exchange, &parts).and_then(|()| check_policy(session, exchange, &parts)) {
+        if parts.version == Version::HTTP_2 && child.is_none() && !parts.headers.contains_key(header::EXPECT) {
+            drain(body).await;
+        }
+        return Err(refusal);
+    }
     let permit = permit(session, exchange, &parts).await?;
     let (needles, provider) = match &permit {
         Permit::Inject { grant, .. } => (grant.needles.clone(), Some(grant.provider.clone())),

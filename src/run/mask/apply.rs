@@ -11,8 +11,9 @@ use std::{
 };
 
 use nix::{
-    fcntl::{OFlag, open},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, open},
     sys::stat::{Mode, SFlag, mknod},
+    unistd::fchownat,
 };
 
 use crate::defence::Defence;
@@ -78,6 +79,8 @@ impl Survey {
         for directory in missing.into_iter().rev() {
             let failed = |source| mount::Error::Write { path: directory.to_owned(), source };
             DirBuilder::new().mode(0o700).create(directory).map_err(failed)?;
+            let (uid, gid) = (Some(self.user.uid), Some(self.user.gid));
+            fchownat(AT_FDCWD, directory, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| failed(errno.into()))?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy, split},
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy, split},
     sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
@@ -46,8 +46,8 @@ pub fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, shared: Arc<S
 }
 
 async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, sni: String, http2: bool, shared: Arc<Shared>) {
+    let io = TokioIo::new(Logged { io, sni: sni.clone(), shared: shared.clone() });
     let service = service_fn(move |request| answer(request, sni.clone(), shared.clone()));
-    let io = TokioIo::new(io);
     let _ = if http2 {
         http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
     } else {
@@ -74,6 +74,9 @@ async fn answer(mut request: hyper::Request<Incoming>, sni: String, shared: Arc<
     Ok(match (path.as_str(), upgrade) {
         (_, Some(upgrade)) => switch(upgrade, &head.headers),
         ("/events", None) => events(shared),
+        ("/redirect", None) => {
+            Response::builder().status(302).header("location", "https://other.test/").body(Full::default().boxed()).unwrap()
+        }
         ("/headers", None) => plain(seen.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()),
         _ => plain(format!("{} bytes for {}\n", seen.body.len(), seen.authority)),
     })
@@ -95,6 +98,38 @@ fn switch(upgrade: hyper::upgrade::OnUpgrade, headers: &hyper::HeaderMap) -> Ans
     answer.headers_mut().insert(CONNECTION, "upgrade".parse().unwrap());
     answer.headers_mut().insert(UPGRADE, headers[UPGRADE].clone());
     answer
+}
+
+/// Writes down what is read.
+struct Logged<T> {
+    io: T,
+    sni: String,
+    shared: Arc<Shared>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Logged<T> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.shared.received.lock().unwrap().push((self.sni.clone(), buffer.filled()[before..].to_vec()));
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Logged<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
 }
 
 /// One event at once; the next, which is the last, only when the test says so.
