@@ -117,8 +117,8 @@ impl Upstream {
 
     async fn warm(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Protocol, UpstreamError> {
         match self.open(destination, h2, entry).await? {
-            Opened::Http1(sender) => {
-                entry.put(sender);
+            Opened::Http1(connection) => {
+                entry.put(connection);
                 Ok(Protocol::Http1)
             }
             Opened::H2(shared) => {
@@ -178,7 +178,7 @@ impl Upstream {
             return Ok(connection);
         }
         Ok(match self.open(destination, h2, entry).await? {
-            Opened::Http1(sender) => Connection::Http1(sender),
+            Opened::Http1(connection) => Connection::Http1(connection),
             Opened::H2(shared) => {
                 let first = shared.enter();
                 entry.share(shared);
