@@ -13,7 +13,7 @@ use std::{
 /// How long a connection may wait for its next request; common servers close theirs after 60 to 120 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Idle HTTP/1.1 connections kept per destination; more are closed. Above what a busy client has under way at once: below that each burst of
-/// answers closes connections that the next requests open again, and a handshake costs as much as twenty requests.
+/// answers closes connections that the next requests open again, and a handshake costs as much as ten requests.
 const IDLE_CAP: usize = 512;
 /// How often expired connections are looked for.
 pub const SWEEP: Duration = Duration::from_secs(30);
