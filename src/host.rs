@@ -107,6 +107,16 @@ pub struct Target {
     pub port: u16,
 }
 
+/// The port of `https` where none is written (RFC 9110 §4.2.2).
+pub const HTTPS: u16 = 443;
+
+impl Target {
+    /// Whether `text` is this name and port in the one spelling that needs no parsing, which nearly all clients use.
+    pub fn is_plainly(&self, text: &[u8]) -> bool {
+        matches!(&self.host, Host::Name(name) if self.port == HTTPS && name.as_str().as_bytes() == text)
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {

@@ -102,7 +102,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
             record.ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.log.write(record);
+            self.log.write(&record);
         }
     }
 }

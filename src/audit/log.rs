@@ -1,5 +1,5 @@
-//! The file: a thread of its own appends to it. Handing a record over costs about what writing it would, some microseconds; what it buys
-//! is that a disk that stalls is not felt by connections.
+//! The file: a thread of its own appends to it, so that a disk that stalls is not felt by connections. It gathers before it writes: waking
+//! it for every record would cost a busy proxy more than the record itself.
 
 use super::{Guard, Record};
 use crate::host::Target;
@@ -11,19 +11,22 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, Sender, SyncSender},
+        mpsc::{self, Sender},
     },
     thread,
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
-/// Records that may wait for the disk. Beyond it whoever finishes a request waits too: a trail with holes would be worse.
-const QUEUE: usize = 4096;
+/// Bytes that may wait for the disk. Beyond it whoever finishes a request waits too: a trail with holes would be worse.
+const QUEUE: usize = 1024 * 1024;
+/// How long a record may wait for others to be written with; what a kill of this process can cost.
+const GATHER: Duration = Duration::from_millis(10);
 /// How many older files are kept: `audit.jsonl.1` is the youngest.
 pub(super) const KEPT: u32 = 5;
-/// Bytes gathered for one write(2). An append is whole and unmixed with other processes' whatever its size: Linux holds the inode lock.
+/// Bytes of one write(2). An append is whole and unmixed with other processes' whatever its size: Linux holds the inode lock.
 const BATCH: usize = 64 * 1024;
 
 /// Appends records to `log/audit.jsonl`; cheap to clone.
@@ -33,15 +36,28 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     run: String,
     ids: AtomicU64,
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     broken: Arc<Notify>,
     /// Records begun and not yet written.
     under_way: watch::Sender<usize>,
 }
 
-enum Message {
-    Record(Box<Record>),
-    Flush(Sender<io::Result<()>>),
+/// Lines on their way to the writer.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// For the writer: there is something to do.
+    work: Condvar,
+    /// For everybody else: there is room again.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    flushes: Vec<Sender<io::Result<()>>>,
+    unwritable: Vec<io::Error>,
+    closed: bool,
 }
 
 impl Log {
@@ -62,8 +78,9 @@ impl Log {
             failure: None,
             broken: broken.clone(),
         };
-        let (queue, messages) = mpsc::sync_channel(QUEUE);
-        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
+        let queue = Arc::<Queue>::default();
+        let waiting = Served(queue.clone());
+        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting.0))?;
         Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken, under_way: watch::Sender::new(0) })))
     }
 
@@ -75,9 +92,8 @@ impl Log {
 
     /// Everything begun and dropped before this call is on disk when it returns. Error: how many records could not be written, and why.
     pub fn flush(&self) -> io::Result<()> {
-        let gone = || io::Error::other("the audit writer is gone");
         let (done, report) = mpsc::channel();
-        self.0.queue.send(Message::Flush(done)).map_err(|_| gone())?;
+        self.0.queue.ask(done)?;
         report.recv().map_err(|_| gone())?
     }
 
@@ -96,11 +112,78 @@ impl Log {
         &self.0.run
     }
 
-    pub(super) fn write(&self, record: Box<Record>) {
-        if self.0.queue.send(Message::Record(record)).is_err() {
-            tracing::error!("the audit writer is gone");
+    pub(super) fn write(&self, record: &Record) {
+        let queue = &self.0.queue;
+        let full = |waiting: &mut Waiting| waiting.lines.len() >= QUEUE && !waiting.closed;
+        let mut waiting = queue.room.wait_while(queue.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        let before = waiting.lines.len();
+        match serde_json::to_writer(&mut waiting.lines, record) {
+            Ok(()) => waiting.lines.push(b'\n'),
+            Err(error) => {
+                waiting.lines.truncate(before);
+                waiting.unwritable.push(error.into());
+            }
         }
+        // The first begins the gathering, the one that fills a batch ends it.
+        if before == 0 || (before < BATCH && waiting.lines.len() >= BATCH) {
+            queue.work.notify_one();
+        }
+        drop(waiting);
         self.0.under_way.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, done: Sender<io::Result<()>>) -> io::Result<()> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(gone());
+        }
+        waiting.flushes.push(done);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Waits for something to do and gathers more of it; `None` when there will be nothing any more.
+    fn take(&self, written: Vec<u8>) -> Option<Waiting> {
+        let idle = |waiting: &mut Waiting| waiting.is_empty() && !waiting.closed;
+        let waiting = self.work.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let gathering = |waiting: &mut Waiting| waiting.lines.len() < BATCH && waiting.flushes.is_empty() && !waiting.closed;
+        let (mut waiting, _) = self.work.wait_timeout_while(waiting, GATHER, gathering).unwrap_or_else(PoisonError::into_inner);
+        let closed = waiting.closed;
+        let taken = std::mem::replace(&mut *waiting, Waiting { lines: written, closed, ..Waiting::default() });
+        self.room.notify_all();
+        (!closed || !taken.is_empty()).then_some(taken)
+    }
+}
+
+/// The writer's end of the queue. Nobody waits for one that has panicked.
+struct Served(Arc<Queue>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.closed = true;
+        waiting.flushes.clear();
+        self.0.room.notify_all();
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.unwritable.is_empty() && self.flushes.is_empty()
+    }
+}
+
+impl Drop for Inner {
+    /// Ends the writer once it has written everything.
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.work.notify_one();
     }
 }
 
@@ -120,44 +203,23 @@ struct Writer {
 
 impl Writer {
     /// Until the last [`Log`] is dropped.
-    fn run(mut self, messages: &Receiver<Message>) {
-        let mut lines = Vec::with_capacity(BATCH);
-        while let Ok(first) = messages.recv() {
-            let (mut next, mut count) = (Some(first), 0);
-            let mut asked = None;
-            while let Some(message) = next.take() {
-                match message {
-                    Message::Record(record) => count += u64::from(self.add_line(&mut lines, &record)),
-                    Message::Flush(done) => asked = Some(done),
-                }
-                if lines.len() < BATCH && asked.is_none() {
-                    next = messages.try_recv().ok();
-                }
+    fn run(mut self, queue: &Queue) {
+        let mut written = Vec::with_capacity(BATCH);
+        while let Some(Waiting { mut lines, flushes, unwritable, .. }) = queue.take(written) {
+            for error in unwritable {
+                self.lose(1, error);
             }
-            self.append(&lines, count);
+            for batch in batches(&lines) {
+                self.append(batch);
+            }
+            self.report(flushes);
             lines.clear();
-            if let Some(done) = asked {
-                // Who asked may have stopped waiting.
-                let _ = done.send(self.flush());
-            }
+            lines.shrink_to(BATCH);
+            written = lines;
         }
     }
 
-    fn add_line(&mut self, lines: &mut Vec<u8>, record: &Record) -> bool {
-        let start = lines.len();
-        if let Err(error) = serde_json::to_writer(&mut *lines, record) {
-            lines.truncate(start);
-            self.lose(1, error.into());
-            return false;
-        }
-        lines.push(b'\n');
-        true
-    }
-
-    fn append(&mut self, lines: &[u8], count: u64) {
-        if lines.is_empty() {
-            return;
-        }
+    fn append(&mut self, lines: &[u8]) {
         let written = self.make_room(lines.len()).and_then(|()| {
             if self.torn {
                 self.file.write_all(b"\n")?;
@@ -168,7 +230,7 @@ impl Writer {
         });
         match written {
             Ok(()) => self.torn = false,
-            Err(error) => self.lose(count, error),
+            Err(error) => self.lose(lines.iter().filter(|&&byte| byte == b'\n').count() as u64, error),
         }
     }
 
@@ -188,6 +250,14 @@ impl Writer {
                 Err(io::Error::new(error.kind(), format!("{}: {lost} records could not be written: {error}", self.path.display())))
             }
             None => synced,
+        }
+    }
+
+    /// To all who asked; what was lost, to the first.
+    fn report(&mut self, flushes: Vec<Sender<io::Result<()>>>) {
+        for flush in flushes {
+            // Who asked may have stopped waiting.
+            drop(flush.send(self.flush()));
         }
     }
 
@@ -227,6 +297,22 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the audit writer is gone")
+}
+
+/// Whole lines, as many as fit a batch, but at least one.
+fn batches(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    std::iter::from_fn(move || {
+        let fits = &lines[..lines.len().min(BATCH)];
+        let end = fits.iter().rposition(is_end).or_else(|| lines.iter().position(is_end))? + 1;
+        let (batch, rest) = lines.split_at(end);
+        lines = rest;
+        Some(batch)
+    })
 }
 
 /// `audit.jsonl`, `audit.jsonl.1`, …

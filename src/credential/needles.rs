@@ -14,6 +14,10 @@ const SHORTEST: usize = 12;
 pub struct Needles {
     automaton: AhoCorasick,
     spellings: Vec<Vec<u8>>,
+    /// Of the longest spelling, in bytes.
+    longest: usize,
+    /// The bytes that a spelling begins with.
+    first: Box<[bool; 256]>,
 }
 
 impl Needles {
@@ -26,7 +30,10 @@ impl Needles {
             return None;
         }
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&spellings).ok()?;
-        Some(Arc::new(Self { automaton, spellings }))
+        let longest = spellings.iter().map(Vec::len).max().unwrap_or(0);
+        let mut first = Box::new([false; 256]);
+        spellings.iter().for_each(|spelling| first[usize::from(spelling[0])] = true);
+        Some(Arc::new(Self { automaton, spellings, longest, first }))
     }
 
     /// Overwrites every hit; how many there were.
@@ -40,10 +47,9 @@ impl Needles {
 
     /// How many of the last bytes could be the beginning of a hit.
     pub fn begun(&self, bytes: &[u8]) -> usize {
-        let longest = self.spellings.iter().map(Vec::len).max().unwrap_or(0);
-        let from = bytes.len().saturating_sub(longest.saturating_sub(1));
+        let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
         (from..bytes.len())
-            .find(|&at| self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..])))
+            .find(|&at| self.first[usize::from(bytes[at])] && self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..])))
             .map_or(0, |at| bytes.len() - at)
     }
 

@@ -21,8 +21,11 @@ pub fn to_http1(request: &mut Request<Body>, target: &Target) {
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from(path(request.uri()));
     request.extensions_mut().remove::<hyper::ext::Protocol>();
-    let mut sent = std::mem::take(request.headers_mut());
-    join_cookies(&mut sent);
+    join_cookies(request.headers_mut());
+    if is_in_place(request.headers(), target) {
+        return;
+    }
+    let sent = std::mem::take(request.headers_mut());
     let mut headers = HeaderMap::with_capacity(sent.len() + 1);
     headers.insert(header::HOST, host(target));
     let mut name = None;
@@ -33,6 +36,13 @@ pub fn to_http1(request: &mut Request<Body>, target: &Target) {
         }
     }
     *request.headers_mut() = headers;
+}
+
+/// Whether the one `Host` is the first field and the target's, so that nothing has to move.
+fn is_in_place(headers: &HeaderMap, target: &Target) -> bool {
+    let first = headers.iter().next();
+    first.is_some_and(|(name, value)| *name == header::HOST && target.is_plainly(value.as_bytes()))
+        && headers.get_all(header::HOST).iter().nth(1).is_none()
 }
 
 /// HTTP/2: `:scheme`, `:authority` and `:path` instead of `Host`, no header about a connection (RFC 9113 §8.2.2, §8.3.1).
@@ -107,6 +117,15 @@ mod tests {
             to_http1(&mut request, &target(443));
             assert_eq!((request.uri().to_string().as_str(), request.version()), (path, Version::HTTP_11));
             assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: b", "cookie: c=1; d=2"], "{uri}");
+        }
+        for hosts in
+            [&["api.acme.test"][..], &["API.acme.test"], &["evil.test"], &["api.acme.test", "evil.test"], &["evil.test", "api.acme.test"]]
+        {
+            let headers: Vec<_> =
+                hosts.iter().map(|host| ("host", *host)).chain([("accept", "a"), ("cookie", "c=1"), ("cookie", "d=2")]).collect();
+            let mut request = request("/", &headers);
+            to_http1(&mut request, &target(443));
+            assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "cookie: c=1; d=2"], "{hosts:?}");
         }
     }
 

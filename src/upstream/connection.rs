@@ -1,10 +1,11 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, Protocol, adapt, pool::Entry};
+use super::{Body, BoxError, Protocol, adapt, pool::Entry};
 use crate::host::Target;
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
@@ -17,9 +18,9 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::Handle};
 use tokio_rustls::client::TlsStream;
 
 /// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: four times hyper's default, since services
@@ -28,14 +29,22 @@ const MAX_HEADER_LIST: u32 = 64 * 1024;
 
 /// A verified connection that can take one request now.
 pub enum Connection {
-    Http1(http1::SendRequest<Body>),
+    Http1(Http1),
     H2(http2::SendRequest<Body>, Stream),
 }
 
 /// A connection as the handshake left it.
 pub enum Opened {
-    Http1(http1::SendRequest<Body>),
+    Http1(Http1),
     H2(H2),
+}
+
+/// An HTTP/1.1 connection. It has no task of its own: whoever waits for the response drives it. So request, response and connection wake one
+/// task, and the child gets head and first octets of the body in one write.
+pub struct Http1 {
+    sender: http1::SendRequest<Body>,
+    /// `None` once it has ended.
+    driver: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>>,
 }
 
 /// An HTTP/2 connection that requests share.
@@ -64,21 +73,35 @@ pub enum Failure {
 }
 
 /// A response body as it arrives, trailers included.
-#[derive(Debug)]
 pub struct ResponseBody {
     inner: Incoming,
-    _stream: Option<Stream>,
+    /// Whether `inner` said so.
+    ended: bool,
+    carrier: Option<Carrier>,
 }
 
-/// Starts HTTP on a TLS connection; a task of its own drives it until it closes.
+/// What a response body arrives by.
+enum Carrier {
+    /// Driven by whoever reads the body, and back to its entry once that has been read to the end.
+    Http1(Http1, Arc<Entry>),
+    H2 {
+        _place: Stream,
+    },
+}
+
+/// A request body that shows by what it holds that it has not been sent yet.
+struct Sending {
+    body: Body,
+    _until_sent: Arc<()>,
+}
+
+/// Starts HTTP on a TLS connection.
 pub async fn open(stream: TlsStream<TcpStream>, protocol: Protocol) -> hyper::Result<Opened> {
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let (mut sender, connection) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
-            tokio::spawn(async move { log_end(connection.with_upgrades().await) });
-            sender.ready().await?;
-            Ok(Opened::Http1(sender))
+            let (sender, connection) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
+            Ok(Opened::Http1(Http1 { sender, driver: Some(Box::pin(connection.with_upgrades())) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -138,31 +161,71 @@ impl Connection {
     /// Sends one request. An HTTP/1.1 connection goes (back) to `entry` once its response has been read to the end.
     pub async fn send(self, mut request: Request<Body>, target: &Target, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
         match self {
-            Self::Http1(mut sender) => {
+            Self::Http1(connection) => {
                 adapt::to_http1(&mut request, target);
-                let response = sender.try_send_request(request).await?;
-                put_back(sender, entry.clone());
-                Ok(response.map(|inner| ResponseBody { inner, _stream: None }))
+                connection.send(request, entry).await
             }
             Self::H2(mut sender, stream) => {
                 adapt::to_h2(&mut request, target);
                 let response = sender.try_send_request(request).await?;
-                Ok(response.map(|inner| ResponseBody { inner, _stream: Some(stream) }))
+                Ok(response.map(|inner| ResponseBody { inner, ended: false, carrier: Some(Carrier::H2 { _place: stream }) }))
             }
         }
     }
 }
 
-/// hyper calls the sender ready again only when request and response are whole; a connection that closes or was upgraded never is.
-fn put_back(mut sender: http1::SendRequest<Body>, entry: Arc<Entry>) {
-    if sender.is_ready() {
-        return entry.put(sender);
+impl Http1 {
+    /// Whether it can take a request; notices what the server has sent or closed meanwhile.
+    pub fn is_ready(&mut self) -> bool {
+        !self.has_ended(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
     }
-    tokio::spawn(async move {
-        if sender.ready().await.is_ok() {
-            entry.put(sender);
+
+    async fn send(mut self, request: Request<Body>, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
+        let sending = Arc::new(());
+        let request = match request.body().is_end_stream() {
+            true => request,
+            false => request.map(|body| Sending { body, _until_sent: sending.clone() }.boxed()),
+        };
+        let mut response = pin!(self.sender.try_send_request(request));
+        let response = poll_fn(|cx| {
+            self.has_ended(cx);
+            response.as_mut().poll(cx)
+        });
+        let response = response.await?;
+        let carrier = if response.status() == StatusCode::SWITCHING_PROTOCOLS || Arc::strong_count(&sending) > 1 {
+            // It has to go on whether or not anybody reads the response.
+            self.drive(entry.clone());
+            None
+        } else {
+            Some(Carrier::Http1(self, entry.clone()))
+        };
+        Ok(response.map(|inner| ResponseBody { inner, ended: false, carrier }))
+    }
+
+    /// In a task of its own until request and response are whole, and then back to `entry`; a connection that closes or was upgraded never gets there.
+    fn drive(mut self, entry: Arc<Entry>) {
+        // There is no runtime, and no use for the connection, when the last bodies are dropped after it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let ready = poll_fn(|cx| match self.has_ended(cx) {
+                true => Poll::Ready(false),
+                false => self.sender.poll_ready(cx).map(|ready| ready.is_ok()),
+            });
+            if ready.await {
+                entry.put(self);
+            }
+        });
+    }
+
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(end) = driver.as_mut().poll(cx)
+        {
+            log_end(end);
+            self.driver = None;
         }
-    });
+        self.driver.is_none()
+    }
 }
 
 /// Whether the server itself said that it did not process the request: it refused the stream, or its orderly GOAWAY left the stream out
@@ -189,7 +252,18 @@ impl http_body::Body for ResponseBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let this = &mut *self;
+        let mut frame = Pin::new(&mut this.inner).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(Carrier::Http1(connection, _)) = &mut this.carrier
+        {
+            connection.has_ended(cx);
+            frame = Pin::new(&mut this.inner).poll_frame(cx);
+        }
+        if let Poll::Ready(frame) = &frame {
+            this.ended = frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -198,5 +272,36 @@ impl http_body::Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let whole = self.ended || self.inner.is_end_stream();
+        if let Some(Carrier::Http1(mut connection, entry)) = self.carrier.take()
+            && whole
+        {
+            match connection.is_ready() {
+                true => entry.put(connection),
+                false => connection.drive(entry),
+            }
+        }
+    }
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -117,8 +117,8 @@ impl Upstream {
 
     async fn warm(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Protocol, UpstreamError> {
         match self.open(destination, h2, entry).await? {
-            Opened::Http1(sender) => {
-                entry.put(sender);
+            Opened::Http1(connection) => {
+                entry.put(connection);
                 Ok(Protocol::Http1)
             }
             Opened::H2(shared) => {
@@ -140,17 +140,17 @@ impl Upstream {
         let target = &destination.target;
         let entry = self.entry(destination);
         let Some(pooled) = entry.take(h2) else {
-            return self.send_fresh(destination, request, h2, &entry).await;
+            return Box::pin(self.send_fresh(destination, request, h2, &entry)).await;
         };
         let (head, body) = request.into_parts();
         let again = (h2 && body.is_end_stream()).then(|| head.clone());
         match pooled.send(Request::from_parts(head, body), target, &entry).await {
             Ok(response) => Ok(response),
-            Err(Failure::Unsent(request, _)) => self.send_fresh(destination, *request, h2, &entry).await,
+            Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, &entry)).await,
             Err(Failure::Sent(error)) => match again {
                 Some(head) if connection::is_unprocessed(&error) => {
                     let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
-                    self.send_fresh(destination, request, h2, &entry).await
+                    Box::pin(self.send_fresh(destination, request, h2, &entry)).await
                 }
                 _ => Err(http_error(target, error)),
             },
@@ -178,7 +178,7 @@ impl Upstream {
             return Ok(connection);
         }
         Ok(match self.open(destination, h2, entry).await? {
-            Opened::Http1(sender) => Connection::Http1(sender),
+            Opened::Http1(connection) => Connection::Http1(connection),
             Opened::H2(shared) => {
                 let first = shared.enter();
                 entry.share(shared);
@@ -188,7 +188,8 @@ impl Upstream {
     }
 
     async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
-        match self.handshakes(destination, h2).await {
+        // On the heap, since it is many times larger than what a request over a pooled connection needs.
+        match Box::pin(self.handshakes(destination, h2)).await {
             Ok((opened, protocol)) => {
                 if h2 {
                     entry.learn(protocol);

@@ -1,10 +1,9 @@
 //! Verified connections to use again.
 
 use super::{
-    Body, Destination, Protocol,
-    connection::{Connection, H2},
+    Destination, Protocol,
+    connection::{Connection, H2, Http1},
 };
-use hyper::client::conn::http1;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,8 +12,9 @@ use std::{
 
 /// How long a connection may wait for its next request; common servers close theirs after 60 to 120 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Idle HTTP/1.1 connections kept per destination; more are closed.
-const IDLE_CAP: usize = 32;
+/// Idle HTTP/1.1 connections kept per destination; more are closed. Above what a busy client has under way at once: below that each burst of
+/// answers closes connections that the next requests open again, and a handshake costs as much as ten requests.
+const IDLE_CAP: usize = 512;
 /// How often expired connections are looked for.
 pub const SWEEP: Duration = Duration::from_secs(30);
 
@@ -35,7 +35,7 @@ pub struct Entry {
 #[derive(Default)]
 struct State {
     /// Most recently used last.
-    idle: Vec<(Instant, http1::SendRequest<Body>)>,
+    idle: Vec<(Instant, Http1)>,
     h2: Vec<H2>,
     speaks: Option<Protocol>,
     used: Option<Instant>,
@@ -82,7 +82,7 @@ impl Entry {
     }
 
     pub fn has_idle(&self) -> bool {
-        self.state().idle.iter().any(|(_, sender)| sender.is_ready())
+        self.state().idle.iter_mut().any(|(_, connection)| connection.is_ready())
     }
 
     /// A live connection for one request: with `h2` a shared HTTP/2 one that has a stream free, else the HTTP/1.1 one used last.
@@ -99,20 +99,20 @@ impl Entry {
                 return None;
             }
         }
-        while let Some((since, sender)) = state.idle.pop() {
-            if sender.is_ready() && !sender.is_closed() && since.elapsed() < IDLE_TIMEOUT {
-                return Some(Connection::Http1(sender));
+        while let Some((since, mut connection)) = state.idle.pop() {
+            if since.elapsed() < IDLE_TIMEOUT && connection.is_ready() {
+                return Some(Connection::Http1(connection));
             }
         }
         None
     }
 
     /// An HTTP/1.1 connection that is done with its last request.
-    pub fn put(&self, sender: http1::SendRequest<Body>) {
+    pub fn put(&self, connection: Http1) {
         let mut state = self.state();
         let now = Instant::now();
         state.used = Some(now);
-        state.idle.push((now, sender));
+        state.idle.push((now, connection));
         if state.idle.len() > IDLE_CAP {
             state.idle.remove(0);
         }
@@ -130,7 +130,7 @@ impl Entry {
         let mut state = self.state();
         let old = |since: Instant| now.duration_since(since) >= IDLE_TIMEOUT;
         let unused = state.used.is_none_or(old);
-        state.idle.retain(|(since, sender)| !old(*since) && !sender.is_closed());
+        state.idle.retain_mut(|(since, connection)| !old(*since) && connection.is_ready());
         state.h2.retain(|shared| !(shared.is_closed() || (unused && shared.is_unused())));
         state.idle.is_empty() && state.h2.is_empty() && unused
     }

@@ -2,10 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode, header, request::Parts, uri::Scheme};
 
-use crate::host::{Host, Target};
-
-/// The port of `https` where none is written (RFC 9110 §4.2.2).
-const HTTPS: u16 = 443;
+use crate::host::{HTTPS, Host, Target};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
@@ -46,7 +43,7 @@ pub fn agree(request: &Parts, target: &Target) -> Result<(), Mismatch> {
     if named.is_none() && host.is_none() {
         return Err(Mismatch::Missing);
     }
-    for text in named.into_iter().chain(host) {
+    for text in named.into_iter().chain(host).filter(|text| !target.is_plainly(text.as_bytes())) {
         let said = parse(text).ok_or(Mismatch::Malformed)?;
         if said != *target {
             return Err(Mismatch::Differs(said, target.clone()));

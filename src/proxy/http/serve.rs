@@ -83,7 +83,9 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure) });
     let service = service_fn(move |request| {
         let session = session.clone();
-        async move { Ok::<_, Infallible>(forward(session, request).await) }
+        // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
+        // HTTP/2 stream.
+        Box::pin(async move { Ok::<_, Infallible>(forward(session, request).await) })
     });
     let io = TokioIo::new(stream);
     let ended = match protocol {
