@@ -33,6 +33,7 @@ mod cases {
     pub mod programs;
     pub mod relay;
     pub mod root;
+    pub mod trust;
     pub mod upstream;
     pub mod websocket;
 }
@@ -58,6 +59,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
+    ("trust", cases::trust::CASES),
     ("root", cases::root::CASES),
     ("audit", cases::audit::CASES),
     ("canary", cases::canary::CASES),

@@ -22,6 +22,7 @@ mod run;
 mod scan;
 mod status;
 mod trace;
+mod trust;
 
 use crate::{
     config::Config,
@@ -103,6 +104,7 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
             let context = own()?;
             command.run(&context, identity)
         }
+        Command::Trust(command) => command.run(&own()?),
         Command::Log(command) => command.run(&own()?),
         Command::Scan(command) => command.run(&own()?),
         Command::Completions(command) => command.run(out),

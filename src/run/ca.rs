@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    proxy::tls::Authority,
-    vault::{VaultError, file},
-};
+pub use crate::proxy::tls::Authority;
+use crate::vault::{VaultError, file};
 
 /// Where the authority is, below `AUTHSOME_HOME`.
 const DIRECTORY: &str = "ca";

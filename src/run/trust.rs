@@ -177,11 +177,14 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes `roots` and our own.
+    /// Writes `roots` and our own. Whoever reads a file of that name meanwhile finds the old one whole.
     fn combine(&self, name: &str, roots: &str) -> Result<PathBuf, Error> {
-        let path = self.directory.join(name);
+        let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
-        mount::write(&path, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        // One that a killed process left is read-only.
+        let _ = fs::remove_file(&new);
+        mount::write(&new, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        fs::rename(&new, &path).map_err(|source| Error::Create { path: path.clone(), source })?;
         Ok(path)
     }
 
@@ -214,6 +217,8 @@ impl Files<'_> {
         let roots: String = file.iter().chain(&of_user).map(|path| system::roots_at(path)).collect();
         let combined = self.combine("openssl.pem", &roots)?;
         let hashed = self.directory.join("hashed");
+        // An earlier one has a link of its own already.
+        let _ = fs::remove_dir_all(&hashed);
         fs::create_dir_all(&hashed).map_err(|source| Error::Create { path: hashed.clone(), source })?;
         set_enterable(&hashed)?;
         system::link_authority(&hashed, &self.directory.join("ca.pem"), self.authority.common_name)?;

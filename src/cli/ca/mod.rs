@@ -9,8 +9,10 @@ mod uninstall;
 
 use super::{context::Context, report::Failure};
 use crate::{
-    proxy::tls::Authority,
-    run::{ca, identity::Identity},
+    run::{
+        ca::{self, Authority},
+        identity::Identity,
+    },
     trust_store::{Certificate, Fingerprint},
 };
 
