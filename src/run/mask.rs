@@ -26,7 +26,7 @@ mod sockets;
 pub use apply::{Covered, MARKER};
 pub use environment::{is_proxy_variable, leads_outside};
 
-use mountinfo::Mounts;
+pub use mountinfo::Mounts;
 
 /// The user CMD runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -134,6 +134,10 @@ impl<'a> Trust<'a> {
     /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, and the
     /// directories of hashed names. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
     pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
+        // First: the bundles may be in them.
+        for directory in system::hashed_directories() {
+            system::cover(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
+        }
         for bundle in &self.bundles {
             mount::bind_read_only(&bundle.combined, &bundle.real_path)?;
             // The same file by a name that a sandbox made inside this one shows as well.
@@ -141,12 +145,7 @@ impl<'a> Trust<'a> {
                 *value = bundle.real_path.clone().into();
             }
         }
-        // Before the directories: they may hold key stores.
-        let left_alone = self.mount_java()?;
-        for directory in system::hashed_directories() {
-            system::cover(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
-        }
-        Ok(left_alone)
+        self.mount_java()
     }
 
     fn mount_java(&self) -> Result<Vec<LeftAlone>, Error> {
@@ -221,7 +220,7 @@ impl Files<'_> {
         let _ = fs::remove_dir_all(&hashed);
         fs::create_dir_all(&hashed).map_err(|source| Error::Create { path: hashed.clone(), source })?;
         set_enterable(&hashed)?;
-        system::link_authority(&hashed, &self.directory.join("ca.pem"), self.authority.common_name)?;
+        system::link_authority(&hashed, &hashed, &self.directory.join("ca.pem"), self.authority.common_name)?;
         Ok(vec![("SSL_CERT_FILE", combined.into()), ("SSL_CERT_DIR", hashed.into())])
     }
 }

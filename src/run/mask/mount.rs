@@ -3,14 +3,18 @@
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::statvfs::{FsFlags, statvfs},
+    sys::{
+        stat::Mode,
+        statvfs::{FsFlags, statvfs},
+    },
     unistd::{Gid, Uid},
 };
 
@@ -22,6 +26,8 @@ pub enum Error {
     ReadOnly { target: PathBuf, source: Errno },
     #[error("mount a tmpfs over {target}: {source}")]
     Tmpfs { target: PathBuf, source: Errno },
+    #[error("mount an overlay over {target}: {source}")]
+    Overlay { target: PathBuf, source: Errno },
     #[error("mount a fresh proc over {target}: {source}")]
     Proc { target: PathBuf, source: Errno },
     #[error("move the mount at {from} to {target}: {source}")]
@@ -83,6 +89,18 @@ pub fn tmpfs(target: &Path, options: &str) -> Result<(), Error> {
 /// Shows again what the mount at `target` covers.
 pub fn take_off(target: &Path) -> Result<(), Error> {
     umount2(target, MntFlags::MNT_DETACH).map_err(|source| Error::TakeOff { target: target.to_owned(), source })
+}
+
+/// `upper` over `target`, merged and read-only, at `target`. EPERM in a user namespace before Linux 5.11; EINVAL where a mount of the outer
+/// namespace is below `target`.
+pub fn overlay(upper: &Path, target: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Overlay { target: target.to_owned(), source };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let handle = |path: &Path| open(path, flags, Mode::empty()).map_err(failed);
+    let (upper, lower) = (handle(upper)?, handle(target)?);
+    // By descriptor: in a path colons and commas would be read as syntax.
+    let layers = format!("lowerdir=/proc/self/fd/{}:/proc/self/fd/{}", upper.as_raw_fd(), lower.as_raw_fd());
+    mount(Some("authsome"), target, Some("overlay"), TMPFS | MsFlags::MS_RDONLY, Some(layers.as_str())).map_err(failed)
 }
 
 pub fn move_to(from: &Path, target: &Path) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, mount, set_enterable, subject_hash::subject_hash};
+use super::{super::mask::Mounts, Error, mount, set_enterable, subject_hash::subject_hash};
 
 /// Debian, Fedora (two), SUSE, Alpine, SUSE's generated one.
 const BUNDLES: &[&str] = &[
@@ -25,6 +25,8 @@ const HASHED_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/
 
 /// A directory's files as they were, seen inside what covers it.
 const ORIGINAL: &str = ".original";
+/// Our certificate in what covers a directory.
+const COPY: &str = ".authsome.pem";
 
 /// Each bundle file by its real path, once, with its contents.
 pub fn bundles() -> Result<Vec<(PathBuf, String)>, Error> {
@@ -98,9 +100,29 @@ fn certificates(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Covers a directory of hashed names by one with the same names and our own: links are repeated, files and directories are linked to
-/// [`ORIGINAL`]. It is put together in `work` and moved into place whole.
+/// Covers a directory of hashed names by one with the same names and our own.
 pub fn cover(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+    let mounts = Mounts::read().map_err(|source| Error::Read { path: "/proc/self/mountinfo".into(), source })?;
+    // An overlay does not show what is mounted below a layer. Kernels before 5.11 have none for user namespaces.
+    let holds_mounts = mounts.iter().any(|mount| mount.point != directory && mount.point.starts_with(directory));
+    if !holds_mounts && overlay(directory, work, authority_file, common_name)? {
+        return Ok(());
+    }
+    cover_by_links(directory, work, authority_file, common_name)
+}
+
+/// One mount, whatever the number of roots; `false` where the kernel refuses it.
+fn overlay(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<bool, Error> {
+    let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
+    let layer = tempfile::Builder::new().prefix("layer-").tempdir_in(work).map_err(|source| failed(work, source))?.keep();
+    set_enterable(&layer)?;
+    copy_authority(authority_file, &layer)?;
+    link_authority(&layer, directory, Path::new(COPY), common_name)?;
+    Ok(mount::overlay(&layer, directory).is_ok())
+}
+
+/// Links are repeated, files and directories are linked to [`ORIGINAL`]. It is put together in `work` and moved into place whole.
+fn cover_by_links(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
     let stage = work.join("stage");
     let original = stage.join(ORIGINAL);
     let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
@@ -115,31 +137,31 @@ pub fn cover(directory: &Path, work: &Path, authority_file: &Path, common_name: 
         let target = link_target(&entry, &name).map_err(|source| Error::Read { path: entry.path(), source })?;
         symlink(target, stage.join(&name)).map_err(|source| failed(&stage.join(&name), source))?;
     }
-    // A copy: the sandbox of a sandbox may show this directory and not the run's.
-    let own = stage.join(".authsome.pem");
-    let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
-    mount::write(&own, &pem)?;
-    link_authority(&stage, Path::new(".authsome.pem"), common_name)?;
+    copy_authority(authority_file, &stage)?;
+    link_authority(&stage, &stage, Path::new(COPY), common_name)?;
     mount::seal(&stage)?;
     Ok(mount::move_to(&stage, directory)?)
+}
+
+/// A copy: the sandbox of a sandbox may show this directory and not the run's.
+fn copy_authority(authority_file: &Path, directory: &Path) -> Result<(), Error> {
+    let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
+    Ok(mount::write(&directory.join(COPY), &pem)?)
 }
 
 fn link_target(entry: &fs::DirEntry, name: &OsStr) -> io::Result<PathBuf> {
     if entry.file_type()?.is_symlink() { fs::read_link(entry.path()) } else { Ok(Path::new(ORIGINAL).join(name)) }
 }
 
-/// Adds `HASH.N` for our certificate, N being the first number that no other root with that hash has.
-pub fn link_authority(directory: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+/// Adds `HASH.N` for our certificate, N being the first number that no other root of `roots` with that hash has.
+pub fn link_authority(directory: &Path, roots: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
     let hash = subject_hash(common_name);
     let mut number = 0;
-    loop {
-        let name = directory.join(format!("{hash:08x}.{number}"));
-        match symlink(authority_file, &name) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(source) => return Err(Error::Create { path: name, source }),
-        }
+    while fs::symlink_metadata(roots.join(format!("{hash:08x}.{number}"))).is_ok() {
+        number += 1;
     }
+    let path = directory.join(format!("{hash:08x}.{number}"));
+    symlink(authority_file, &path).map_err(|source| Error::Create { path, source })
 }
 
 #[cfg(test)]
@@ -179,6 +201,16 @@ mod tests {
         let roots = roots_at(directory.path());
         assert_eq!((roots.matches("AA").count(), roots.matches("BB").count()), (1, 1));
         assert_eq!(roots_at(&directory.path().join("none")), "");
+    }
+
+    #[test]
+    fn a_root_with_the_same_hash_keeps_its_number() {
+        let (roots, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let named = |number: u8| format!("{:08x}.{number}", subject_hash("authsome run 7f"));
+        fs::write(roots.path().join(named(0)), "another").unwrap();
+        link_authority(directory.path(), roots.path(), Path::new("own.pem"), "authsome run 7f").unwrap();
+        assert_eq!(fs::read_link(directory.path().join(named(1))).unwrap(), Path::new("own.pem"));
+        assert!(fs::symlink_metadata(directory.path().join(named(0))).is_err());
     }
 
     proptest! {
