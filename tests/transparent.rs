@@ -25,6 +25,7 @@ mod cases {
     pub mod hostile;
     pub mod internet;
     pub mod kills;
+    pub mod matrix;
     pub mod names;
     pub mod pinned;
     pub mod policy;
@@ -60,6 +61,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
     ("trust", cases::trust::CASES),
+    ("matrix", cases::matrix::CASES),
     ("root", cases::root::CASES),
     ("audit", cases::audit::CASES),
     ("canary", cases::canary::CASES),

@@ -15,12 +15,11 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::mask::mount;
 
+mod browsers;
 mod java;
 mod pkcs12;
 mod subject_hash;
 mod system;
-
-pub use java::Error as KeyStoreError;
 
 /// The run's certificate authority.
 #[derive(Clone, Copy)]
@@ -57,7 +56,7 @@ struct Bundle {
 pub struct LeftAlone {
     pub path: PathBuf,
     #[source]
-    pub reason: KeyStoreError,
+    pub reason: Box<dyn std::error::Error + Send + Sync>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +130,8 @@ impl<'a> Trust<'a> {
         &self.variables
     }
 
-    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, and the
-    /// directories of hashed names. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
+    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, the directories
+    /// of hashed names, and browsers' policies. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
     pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
         // First: the bundles may be in them.
         for directory in system::hashed_directories() {
@@ -145,21 +144,23 @@ impl<'a> Trust<'a> {
                 *value = bundle.real_path.clone().into();
             }
         }
-        self.mount_java()
+        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
+        let mut left_alone = self.mount_java(&certificate)?;
+        left_alone.extend(browsers::cover(&self.directory, &certificate, &self.authority_file)?);
+        Ok(left_alone)
     }
 
-    fn mount_java(&self) -> Result<Vec<LeftAlone>, Error> {
-        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
+    fn mount_java(&self, certificate: &[u8]) -> Result<Vec<LeftAlone>, Error> {
         let mut left_alone = Vec::new();
         for (index, path) in java::stores(self.java_home.as_deref()).into_iter().enumerate() {
-            let extended = fs::read(&path).map_err(java::Error::Read).and_then(|store| java::extend(store, &certificate));
+            let extended = fs::read(&path).map_err(java::Error::Read).and_then(|store| java::extend(store, certificate));
             match extended {
                 Ok(bytes) => {
                     let combined = self.directory.join(format!("java-{index}"));
                     mount::write(&combined, &bytes)?;
                     mount::bind_read_only(&combined, &path)?;
                 }
-                Err(reason) => left_alone.push(LeftAlone { path, reason }),
+                Err(reason) => left_alone.push(LeftAlone { path, reason: reason.into() }),
             }
         }
         Ok(left_alone)

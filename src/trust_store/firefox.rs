@@ -14,7 +14,8 @@ pub fn state(path: &Path, certificate: &Path) -> Result<State, Error> {
     Ok(if installed { State::Installed } else { State::Absent })
 }
 
-pub fn install(path: &Path, certificate: &Path) -> Result<Step, Error> {
+/// The text of the file at `path`, or of a new one, with the certificate's name added.
+pub fn with(path: &Path, certificate: &Path) -> Result<String, Error> {
     let mut policies = read(path)?.unwrap_or_else(|| json!({}));
     let mut object = &mut policies;
     for key in ["policies", "Certificates"] {
@@ -22,7 +23,11 @@ pub fn install(path: &Path, certificate: &Path) -> Result<Step, Error> {
     }
     let files = as_object(object, path, "Certificates")?.entry("Install").or_insert_with(|| json!([]));
     files.as_array_mut().ok_or_else(|| shape(path, "Install is no list"))?.push(json!(certificate));
-    Ok(Step::Write { path: path.to_owned(), text: format!("{policies:#}\n") })
+    Ok(format!("{policies:#}\n"))
+}
+
+pub fn install(path: &Path, certificate: &Path) -> Result<Step, Error> {
+    Ok(Step::Write { path: path.to_owned(), text: with(path, certificate)? })
 }
 
 /// Takes the file's name out, with the objects that hold nothing else; a file that then says nothing goes as well.

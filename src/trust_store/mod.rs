@@ -10,6 +10,7 @@ mod machine;
 mod nss;
 mod step;
 
+pub use firefox::with as firefox_policies;
 pub use journal::{Entry, Journal};
 pub use machine::{Machine, System};
 pub use step::Step;

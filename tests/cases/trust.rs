@@ -4,7 +4,9 @@ use crate::{
     Case,
     support::world::{Mode, OPENAI_KEY, UID, World, finish, show, succeeded},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use nix::mount::{MsFlags, mount};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -19,13 +21,14 @@ pub const CASES: &[Case] = &[
     ("what_is_not_ours_is_left", what_is_not_ours_is_left),
     ("stores_are_out_of_reach_inside", stores_are_out_of_reach_inside),
     ("variables_for_a_shell", variables_for_a_shell),
+    ("policies_of_the_administrator_are_kept", policies_of_the_administrator_are_kept),
 ];
 
 const URL: &str = "https://api.openai.com/v1/models";
 const ANCHOR: &str = "/usr/local/share/ca-certificates/authsome.crt";
 
 /// Directories that the system's own program writes to, as copies of this world's.
-fn copy_system_stores(world: &World) {
+pub fn copy_system_stores(world: &World) {
     for (index, directory) in ["/etc/ssl", "/etc/ca-certificates", "/usr/local/share/ca-certificates"].iter().enumerate() {
         let copy = world.path(&format!("store-{index}"));
         succeeded(&Command::new("cp").args(["-a", directory]).arg(&copy).output().unwrap());
@@ -173,4 +176,26 @@ fn variables_for_a_shell(world: &World) {
     assert!(first.lines().all(|line| line.starts_with("export ") && line.ends_with('\'')), "{first}");
     let document: serde_json::Value = serde_json::from_str(&succeeded(&authsome(world, &["trust", "env", "--json"]))).unwrap();
     assert_eq!(document.as_object().unwrap().len(), first.lines().count());
+}
+
+/// Chromium trusts an authority that the administrator has named, and the run's.
+fn policies_of_the_administrator_are_kept(world: &World) {
+    let directory = world.path("chromium");
+    fs::create_dir_all(directory.join("policies/managed")).unwrap();
+    let root = CertificateDer::from_pem_file(world.path("root.pem")).unwrap();
+    let policies = serde_json::json!({"CACertificates": [BASE64_STANDARD.encode(&root)]});
+    fs::write(directory.join("policies/managed/corp.json"), policies.to_string()).unwrap();
+    mount(Some(&directory), "/etc/chromium", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let browse = |host: &str| {
+        let client = format!(
+            "chromium --headless --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update \
+             --user-data-dir=profile --dump-dom https://{host}/v1/page"
+        );
+        let output = world.inside(&["sh", "-c", &client]);
+        let requests = world.internet.take_requests();
+        let request = requests.iter().find(|request| request.authority == host).unwrap_or_else(|| panic!("{host}: {}", show(&output)));
+        request.header("authorization").map(str::to_owned)
+    };
+    assert_eq!(browse("api.openai.com"), Some(format!("Bearer {OPENAI_KEY}")));
+    assert_eq!(browse("other.test"), None);
 }
