@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Kind, Scope, Store, nss, step};
+use super::{Kind, Scope, Store, nss};
 
 /// Families of systems that keep their roots alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Machine {
     pub system: System,
     /// The user's home.
     pub home: PathBuf,
-    /// The builds of Firefox that are there.
-    pub firefoxes: Vec<&'static str>,
+    /// Whether Firefox is there.
+    pub firefox: bool,
     /// NSS databases that exist already, beside that of Chromium, which is made where there is none.
     pub databases: Vec<PathBuf>,
     /// Whether Windows is around this system (WSL): its programs have a store of their own.
@@ -43,8 +43,9 @@ const ANCHORS: &[(System, &[&str], &str, &[&str])] = &[
 ];
 const ANCHOR: &str = "authsome.crt";
 
-/// By the names of their programs; each reads its policies from `/etc/NAME/policies/policies.json`.
-const FIREFOXES: &[&str] = &["firefox", "firefox-esr"];
+/// Read by the extended support release as well.
+const FIREFOX_POLICY: &str = "/etc/firefox/policies/policies.json";
+const FIREFOXES: &[&str] = &["/etc/firefox", "/usr/lib/firefox", "/usr/lib64/firefox", "/usr/lib/firefox-esr", "/opt/firefox"];
 
 impl System {
     /// From the text of os-release(5): the system itself, then what it is like, nearest first.
@@ -78,7 +79,7 @@ impl Machine {
         Self {
             system: if cfg!(target_os = "macos") { System::MacOs } else { System::parse(&os_release.unwrap_or_default()) },
             home: home.to_owned(),
-            firefoxes: FIREFOXES.iter().copied().filter(|name| step::find(name).is_some()).collect(),
+            firefox: FIREFOXES.iter().any(|path| Path::new(path).is_dir()),
             databases: databases(home),
             in_windows: kernel.to_lowercase().contains("microsoft"),
         }
@@ -98,12 +99,11 @@ impl Machine {
         let anchors = ANCHORS.iter().filter(|(system, ..)| *system == self.system);
         let anchors = anchors
             .map(|(_, _, directory, refresh)| store("system", Scope::System, Path::new(directory).join(ANCHOR), Kind::Anchor { refresh }));
-        let policies = self.firefoxes.iter().map(|name| Path::new("/etc").join(name).join("policies/policies.json"));
-        let policies = policies.map(|path| store("firefox policy", Scope::System, path, Kind::FirefoxPolicy));
+        let policy = self.firefox.then(|| store("firefox policy", Scope::System, FIREFOX_POLICY.into(), Kind::FirefoxPolicy));
         let chromium = self.home.join(".pki/nssdb");
         let others = self.databases.iter().filter(|path| **path != chromium).cloned();
         let databases = [chromium.clone()].into_iter().chain(others).map(|path| store("nss", Scope::User, path, Kind::Nss));
-        anchors.chain(policies).chain(databases).collect()
+        anchors.chain(policy).chain(databases).collect()
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
 
     fn machine(os_release: &str) -> Machine {
         let system = System::parse(os_release);
-        Machine { system, home: "/home/alice".into(), firefoxes: Vec::new(), databases: Vec::new(), in_windows: false }
+        Machine { system, home: "/home/alice".into(), firefox: false, databases: Vec::new(), in_windows: false }
     }
 
     fn certificate() -> Certificate {
@@ -190,10 +190,10 @@ mod tests {
     #[test]
     fn browsers_of_the_user() {
         let databases = vec!["/home/alice/.mozilla/firefox/a.default".into()];
-        let stores = Machine { firefoxes: vec!["firefox-esr"], databases, ..machine("ID=debian") }.stores();
+        let stores = Machine { firefox: true, databases, ..machine("ID=debian") }.stores();
         let paths: Vec<_> = stores.iter().map(|store| store.path.to_str().unwrap()).collect();
         let own = ["/home/alice/.pki/nssdb", "/home/alice/.mozilla/firefox/a.default"];
-        assert_eq!(paths, ["/usr/local/share/ca-certificates/authsome.crt", "/etc/firefox-esr/policies/policies.json", own[0], own[1]]);
+        assert_eq!(paths, ["/usr/local/share/ca-certificates/authsome.crt", FIREFOX_POLICY, own[0], own[1]]);
         let (install, uninstall) = plans(&stores[2]);
         assert_eq!(
             install,

@@ -26,10 +26,11 @@ pub const CASES: &[Case] = &[
 
 const URL: &str = "https://api.openai.com/v1/models";
 const ANCHOR: &str = "/usr/local/share/ca-certificates/authsome.crt";
+const FIREFOX: &str = "/etc/firefox/policies/policies.json";
 
-/// Directories that the system's own program writes to, as copies of this world's.
+/// What an installation may write to is this world's copy from here on.
 pub fn copy_system_stores(world: &World) {
-    for (index, directory) in ["/etc/ssl", "/etc/ca-certificates", "/usr/local/share/ca-certificates"].iter().enumerate() {
+    for (index, directory) in ["/etc", "/usr/local/share/ca-certificates"].iter().enumerate() {
         let copy = world.path(&format!("store-{index}"));
         succeeded(&Command::new("cp").args(["-a", directory]).arg(&copy).output().unwrap());
         mount(Some(&copy), *directory, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
@@ -63,22 +64,25 @@ fn system_store_is_changed_and_changed_back(world: &World) {
     assert_eq!(with_system_roots(world).status.code(), Some(60), "the control: the authority is unknown");
 
     let shown = succeeded(&authsome(world, &["ca", "install", "--system", "--dry-run"]));
-    assert_eq!(shown, format!("write {ANCHOR}\nupdate-ca-certificates\n"));
+    assert_eq!(shown, format!("write {ANCHOR}\nupdate-ca-certificates\nwrite {FIREFOX}\n"));
     assert!(!Path::new(ANCHOR).exists() && bundle() == before, "--dry-run has changed something");
 
     let installed = authsome(world, &["ca", "install", "--system"]);
     succeeded(&installed);
-    assert_eq!(said(&installed), format!("  write {ANCHOR}\n  update-ca-certificates\n{ANCHOR}: installed\n"));
+    let steps = format!("  write {ANCHOR}\n  update-ca-certificates\n{ANCHOR}: installed\n  write {FIREFOX}\n{FIREFOX}: installed\n");
+    assert_eq!(said(&installed), steps);
     assert_eq!(fs::metadata(ANCHOR).unwrap().mode() & 0o777, 0o644);
     assert_eq!(fs::metadata(world.home().join(".authsome/ca/installed.json")).unwrap().uid(), UID);
     succeeded(&with_system_roots(world));
     let requests = world.internet.take_requests();
     assert_eq!(requests[0].header("authorization"), Some(format!("Bearer {OPENAI_KEY}").as_str()));
 
-    assert_eq!(said(&authsome(world, &["ca", "install", "--system"])), format!("{ANCHOR}: installed already\n"));
-    assert!(succeeded(&authsome(world, &["ca", "status"])).contains("system  installed"));
+    let again = said(&authsome(world, &["ca", "install", "--system"]));
+    assert_eq!(again, format!("{ANCHOR}: installed already\n{FIREFOX}: installed already\n"));
+    let status = succeeded(&authsome(world, &["ca", "status"]));
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["system", "system", "installed", ANCHOR])), "{status}");
     succeeded(&authsome(world, &["ca", "uninstall"]));
-    assert!(!Path::new(ANCHOR).exists());
+    assert!(!Path::new(ANCHOR).exists() && !Path::new(FIREFOX).exists());
     assert!(bundle() == before, "the bundle is another than before");
     assert_eq!(with_system_roots(world).status.code(), Some(60));
     assert!(said(&authsome(world, &["ca", "uninstall"])).contains("Nothing is installed"));

@@ -15,64 +15,53 @@ use serde_json::{Value, json};
 use super::{Error, LeftAlone, mount, set_enterable};
 use crate::trust_store;
 
-/// What a browser reads its policies from, below the directory of its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Chromium,
     Firefox,
 }
 
-/// Configuration, kind, and where the program is if its configuration may be missing.
-const BROWSERS: &[(&str, Kind, &str)] = &[
-    ("/etc/chromium", Kind::Chromium, "/usr/lib/chromium"),
-    ("/etc/chromium-browser", Kind::Chromium, "/usr/lib/chromium-browser"),
-    ("/etc/opt/chrome", Kind::Chromium, "/opt/google/chrome"),
-    ("/etc/opt/edge", Kind::Chromium, "/opt/microsoft/msedge"),
-    ("/etc/brave", Kind::Chromium, "/opt/brave.com"),
-    ("/etc/firefox", Kind::Firefox, "/usr/lib/firefox"),
-    ("/etc/firefox-esr", Kind::Firefox, "/usr/lib/firefox-esr"),
+/// Directory of policies, and what is there where that browser is. Firefox prefers the first of its own that has a file.
+const BROWSERS: &[(Kind, &str, &str)] = &[
+    (Kind::Chromium, "/etc/chromium/policies/managed", "/usr/lib/chromium"),
+    (Kind::Chromium, "/etc/chromium/policies/managed", "/usr/lib64/chromium-browser"),
+    (Kind::Chromium, "/etc/opt/chrome/policies/managed", "/opt/google/chrome"),
+    (Kind::Chromium, "/etc/opt/edge/policies/managed", "/opt/microsoft/msedge"),
+    (Kind::Chromium, "/etc/brave/policies/managed", "/opt/brave.com"),
+    (Kind::Firefox, "/etc/firefox/policies", "/etc/firefox"),
+    (Kind::Firefox, "/usr/lib/firefox/distribution", "/usr/lib/firefox"),
+    (Kind::Firefox, "/usr/lib64/firefox/distribution", "/usr/lib64/firefox"),
+    (Kind::Firefox, "/usr/lib/firefox-esr/distribution", "/usr/lib/firefox-esr"),
+    (Kind::Firefox, "/opt/firefox/distribution", "/opt/firefox"),
 ];
 
 /// Nothing that other programs change while a run lasts may be covered.
 const TOO_WIDE: &str = "/etc";
 
-const CHROMIUM_POLICIES: &str = "policies/managed";
 /// The last file by name wins where two set the same policy.
 const CHROMIUM_FILE: &str = "zz-authsome.json";
-const FIREFOX_POLICIES: &str = "policies";
 const FIREFOX_FILE: &str = "policies.json";
 
 /// Shows each browser of this machine policies that name the authority, beside those there are. `work` is a directory of the sandbox's own,
 /// `certificate` its DER, which is also in `file`.
 pub fn cover(work: &Path, certificate: &[u8], file: &Path) -> Result<Vec<LeftAlone>, Error> {
     let mut left_alone = Vec::new();
-    let installed =
-        |(configuration, _, program): &&(&str, Kind, &str)| [*configuration, program].iter().any(|path| Path::new(path).exists());
-    for (configuration, kind, _) in BROWSERS.iter().filter(installed) {
-        let configuration = Path::new(configuration);
-        let leave = |reason| LeftAlone { path: configuration.to_owned(), reason };
-        let policies = match kind {
-            Kind::Chromium => chromium(&configuration.join(CHROMIUM_POLICIES), certificate),
-            Kind::Firefox => match trust_store::firefox_policies(&configuration.join(FIREFOX_POLICIES).join(FIREFOX_FILE), file) {
-                Ok(policies) => policies,
-                Err(reason) => {
-                    left_alone.push(leave(reason.into()));
-                    continue;
-                }
-            },
+    for (kind, directory, _) in BROWSERS.iter().filter(|(_, _, program)| Path::new(program).exists()) {
+        let directory = Path::new(directory);
+        let leave = |reason| LeftAlone { path: directory.to_owned(), reason };
+        let (name, policies) = match kind {
+            Kind::Chromium => (CHROMIUM_FILE, Ok(chromium(directory, certificate))),
+            Kind::Firefox => (FIREFOX_FILE, trust_store::firefox_policies(&directory.join(FIREFOX_FILE), file)),
         };
-        let Some(target) = configuration.ancestors().find(|path| path.exists()).filter(|path| *path != Path::new(TOO_WIDE)) else {
-            left_alone.push(leave("there is no such directory".into()));
-            continue;
-        };
-        let (directory, name) = match kind {
-            Kind::Chromium => (CHROMIUM_POLICIES, CHROMIUM_FILE),
-            Kind::Firefox => (FIREFOX_POLICIES, FIREFOX_FILE),
-        };
-        let below = configuration.strip_prefix(target).unwrap_or(Path::new("")).join(directory);
-        let layer = layer(work, &below, name, &policies)?;
-        if let Err(error) = mount::overlay(&layer, target) {
-            left_alone.push(leave(error.into()));
+        let target = directory.ancestors().find(|path| path.exists()).filter(|path| *path != Path::new(TOO_WIDE));
+        match (policies, target) {
+            (Ok(policies), Some(target)) => {
+                let below = directory.strip_prefix(target).unwrap_or(Path::new(""));
+                let layer = layer(work, below, name, &policies)?;
+                left_alone.extend(mount::overlay(&layer, target).err().map(|error| leave(error.into())));
+            }
+            (Err(reason), _) => left_alone.push(leave(reason.into())),
+            (Ok(_), None) => left_alone.push(leave("there is no such directory".into())),
         }
     }
     Ok(left_alone)
