@@ -17,6 +17,7 @@ pub mod upstream;
 pub mod config;
 pub mod login;
 pub mod provider;
+pub mod trust_store;
 pub mod vault;
 
 pub mod certificate;

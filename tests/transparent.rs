@@ -26,6 +26,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod misdirection;
+    pub mod matrix;
     pub mod names;
     pub mod page;
     pub mod pinned;
@@ -35,6 +36,7 @@ mod cases {
     pub mod programs;
     pub mod relay;
     pub mod root;
+    pub mod trust;
     pub mod upstream;
     pub mod websocket;
 }
@@ -62,6 +64,8 @@ const MODULES: &[(&str, &[Case])] = &[
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),
+    ("trust", cases::trust::CASES),
+    ("matrix", cases::matrix::CASES),
     ("root", cases::root::CASES),
     ("audit", cases::audit::CASES),
     ("canary", cases::canary::CASES),

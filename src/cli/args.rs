@@ -1,5 +1,5 @@
 //! The command line, as clap reads it.
-use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run, scan};
+use super::{ca, completions, connections, demo, doctor, export, inspect, list, log, login, logout, policy, provider, run, scan, trust};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -53,6 +53,8 @@ pub enum Command {
     Policy(policy::Policy),
     #[command(subcommand)]
     Ca(ca::Ca),
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     Scan(scan::Scan),
     Log(log::Log),
     Doctor(doctor::Doctor),

@@ -111,7 +111,7 @@ fn render(format: Format, values: &[(String, &str)]) -> Zeroizing<String> {
 }
 
 /// In single quotes everything is itself but the quote (POSIX XCU §2.2.2).
-fn env(text: &mut String, name: &str, value: &str) {
+pub fn env(text: &mut String, name: &str, value: &str) {
     text.extend(["export ", name, "='"]);
     for (i, part) in value.split('\'').enumerate() {
         text.extend([if i > 0 { r"'\''" } else { "" }, part]);

@@ -22,6 +22,7 @@ mod run;
 mod scan;
 mod status;
 mod trace;
+mod trust;
 
 use crate::{
     config::Config,
@@ -66,10 +67,13 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Ok::<_, Failure>(Context { out, config: Config::load(&variable, Some(identity.home.clone()))? })
     };
     // Everything but a run needs no right of root's, so none is kept. Before it goes, what a killed run left on the host is undone.
-    let own = || {
+    let sweep = || {
         if let Err(error) = netns::uplink::sweep() {
             out.warn(&format!("undo what a killed run left: {error}"));
         }
+    };
+    let own = || {
+        sweep();
         identity.assume().map_err(|errno| RunError::System("become the invoking user", errno))?;
         load()
     };
@@ -91,7 +95,16 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
         Command::Policy(command) => command.run(&own()?),
         Command::Provider(command) => command.run(&own()?),
         Command::Connections(command) => command.run(&own()?),
-        Command::Ca(command) => command.run(&own()?),
+        Command::Ca(command) if command.needs_rights() => {
+            sweep();
+            let context = identity.acting(load)??;
+            command.run(&context, identity)
+        }
+        Command::Ca(command) => {
+            let context = own()?;
+            command.run(&context, identity)
+        }
+        Command::Trust(command) => command.run(&own()?),
         Command::Log(command) => command.run(&own()?),
         Command::Scan(command) => command.run(&own()?),
         Command::Completions(command) => command.run(out),

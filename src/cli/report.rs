@@ -7,6 +7,7 @@ use crate::{
     provider::{ProviderError, ProviderName, Source},
     route::policy::PolicyError,
     run::{RunError, ca::CaError},
+    trust_store,
     vault::{ConnectionName, VaultError},
 };
 use netns::userns::Gate;
@@ -84,6 +85,15 @@ pub enum Failure {
     NeedsTransparent(&'static str),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    TrustStore(#[from] trust_store::Error),
+    /// The same call with the rights.
+    #[error("only root can change the system's stores of roots")]
+    NeedsRoot { command: String },
+    #[error("this system's store of roots is not known")]
+    NoStore,
+    #[error("{tool} is missing, and nothing was changed")]
+    NoTool { tool: &'static str, package: &'static str },
     #[error("{0}")]
     Usage(String),
     #[error("cannot {action} {}: {source}", path.display())]
@@ -157,6 +167,14 @@ impl Failure {
                 ("OperationNotAllowedError", PROVIDER, hint)
             }
             Self::Ca(error) => ca(error),
+            Self::TrustStore(error) => trust_store(error),
+            Self::NeedsRoot { command } => ("PlatformError", PLATFORM, command.clone()),
+            Self::NoStore => (
+                "PlatformError",
+                PLATFORM,
+                "authsome ca export writes the certificate out, to be installed as this system wants it".to_owned(),
+            ),
+            Self::NoTool { package, .. } => ("PlatformError", PLATFORM, format!("install the package {package}, then try again")),
             Self::NeedsTransparent(_) => {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
             }
@@ -316,6 +334,17 @@ fn ca(error: &CaError) -> (&'static str, u8, String) {
         }
         CaError::Make(_) => ("CaError", UNEXPECTED, "authsome doctor".to_owned()),
     }
+}
+
+fn trust_store(error: &trust_store::Error) -> (&'static str, u8, String) {
+    let hint = match error {
+        trust_store::Error::Journal(error) => return vault(error),
+        trust_store::Error::Other { path } => format!("see whose it is: openssl x509 -noout -subject -in {}", path.display()),
+        trust_store::Error::Shape { path, .. } => format!("correct {}, or move it away", path.display()),
+        trust_store::Error::File { .. } => "check that the path is right and that you may use it".to_owned(),
+        _ => "authsome ca status".to_owned(),
+    };
+    ("TrustStoreError", UNEXPECTED, hint)
 }
 
 fn demo(error: &DemoError) -> (&'static str, u8, String) {

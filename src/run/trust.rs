@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use super::mask::mount;
 use crate::certificate::jks;
 
+mod browsers;
 mod java;
 mod subject_hash;
 mod system;
@@ -57,7 +58,7 @@ struct Bundle {
 pub struct LeftAlone {
     pub path: PathBuf,
     #[source]
-    pub reason: KeyStoreError,
+    pub reason: Box<dyn std::error::Error + Send + Sync>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +132,8 @@ impl<'a> Trust<'a> {
         &self.variables
     }
 
-    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, and the
-    /// directories of hashed names. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
+    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, the directories
+    /// of hashed names, and browsers' policies. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
     pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
         // First: the bundles may be in them.
         for directory in system::hashed_directories() {
@@ -145,21 +146,23 @@ impl<'a> Trust<'a> {
                 *value = bundle.real_path.clone().into();
             }
         }
-        self.mount_java()
+        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
+        let mut left_alone = self.mount_java(&certificate)?;
+        left_alone.extend(browsers::cover(&self.directory, &certificate, &self.authority_file)?);
+        Ok(left_alone)
     }
 
-    fn mount_java(&self) -> Result<Vec<LeftAlone>, Error> {
-        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
+    fn mount_java(&self, certificate: &[u8]) -> Result<Vec<LeftAlone>, Error> {
         let mut left_alone = Vec::new();
         for (index, path) in java::stores(self.java_home.as_deref()).into_iter().enumerate() {
-            let extended = fs::read(&path).map_err(KeyStoreError::Read).and_then(|store| jks::extend(store, &certificate));
+            let extended = fs::read(&path).map_err(KeyStoreError::Read).and_then(|store| jks::extend(store, certificate));
             match extended {
                 Ok(bytes) => {
                     let combined = self.directory.join(format!("java-{index}"));
                     mount::write(&combined, &bytes)?;
                     mount::bind_read_only(&combined, &path)?;
                 }
-                Err(reason) => left_alone.push(LeftAlone { path, reason }),
+                Err(reason) => left_alone.push(LeftAlone { path, reason: reason.into() }),
             }
         }
         Ok(left_alone)
@@ -176,11 +179,14 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes `roots` and our own.
+    /// Writes `roots` and our own. Whoever reads a file of that name meanwhile finds the old one whole.
     fn combine(&self, name: &str, roots: &str) -> Result<PathBuf, Error> {
-        let path = self.directory.join(name);
+        let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
-        mount::write(&path, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        // One that a killed process left is read-only.
+        let _ = fs::remove_file(&new);
+        mount::write(&new, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        fs::rename(&new, &path).map_err(|source| Error::Create { path: path.clone(), source })?;
         Ok(path)
     }
 
@@ -213,6 +219,8 @@ impl Files<'_> {
         let roots: String = file.iter().chain(&of_user).map(|path| system::roots_at(path)).collect();
         let combined = self.combine("openssl.pem", &roots)?;
         let hashed = self.directory.join("hashed");
+        // An earlier one has a link of its own already.
+        let _ = fs::remove_dir_all(&hashed);
         fs::create_dir_all(&hashed).map_err(|source| Error::Create { path: hashed.clone(), source })?;
         set_enterable(&hashed)?;
         system::link_authority(&hashed, &hashed, &self.directory.join("ca.pem"), self.authority.common_name)?;

@@ -1,0 +1,3 @@
+import https from "node:https";
+
+https.get(process.argv[2], (answer) => answer.pipe(process.stdout));
