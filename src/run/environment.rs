@@ -38,7 +38,7 @@ use super::{
     mask,
     options::RunOptions,
     plan::{self, Connected},
-    routes, say, settle,
+    proxies, routes, say, settle,
     signals::{self, Signals, Terminal},
     trust::{self, Trust},
 };
@@ -49,7 +49,7 @@ use crate::{
     provider::ProviderName,
     proxy::{self, caller, tls::Authority},
     route::policy::Policy,
-    upstream::{self, Upstream},
+    upstream::{self, Proxies, Upstream},
     vault::{self, Vault},
 };
 
@@ -77,6 +77,7 @@ struct Plan {
     policy: Policy,
     passthrough: Vec<Host>,
     upstream_ca: Vec<PathBuf>,
+    proxies: Proxies,
 }
 
 /// `authsome run` in the environment mode: the command's exit code.
@@ -130,6 +131,7 @@ impl Plan {
     fn new(options: &RunOptions, config: &Config, identity: Identity) -> Result<Self, RunError> {
         let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
         let home = config.home.clone();
+        upstream::check_roots(&options.upstream_ca)?;
         vault::create_home(&home)?;
         let (connected, undecided) = plan::connected(&home, config, &options.connections)?;
         Ok(Self {
@@ -143,6 +145,7 @@ impl Plan {
             arguments: arguments.to_vec(),
             passthrough: config.passthrough.clone(),
             upstream_ca: options.upstream_ca.clone(),
+            proxies: proxies::chosen(&options.upstream)?,
         })
     }
 
@@ -174,6 +177,7 @@ impl Plan {
             // The command is on this host itself and reaches its addresses without us.
             allow_host_addresses: true,
             named_addresses: self.policy.named_addresses(),
+            proxies: self.proxies.clone(),
         });
         Ok(proxy::Context {
             routes,
@@ -189,7 +193,7 @@ impl Plan {
 
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`
     fn headline(&self) -> String {
-        format!("environment, HTTPS_PROXY set; {}", plan::injecting(&self.connected))
+        format!("environment, HTTPS_PROXY set{}; {}", proxies::via(&self.proxies), plan::injecting(&self.connected))
     }
 
     /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between

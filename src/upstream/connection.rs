@@ -1,6 +1,6 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, Protocol, adapt, pool::Entry};
+use super::{Body, Protocol, adapt, outbound::Outbound, pool::Entry};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,7 +19,6 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: four times hyper's default, since services
@@ -71,7 +70,7 @@ pub struct ResponseBody {
 }
 
 /// Starts HTTP on a TLS connection; a task of its own drives it until it closes.
-pub async fn open(stream: TlsStream<TcpStream>, protocol: Protocol) -> hyper::Result<Opened> {
+pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Result<Opened> {
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {

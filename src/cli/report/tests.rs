@@ -111,7 +111,6 @@ fn what_this_command_does_not_do_here() {
         "this is inside a run: the vault is out of reach here",
         "programs use credentials without having them; call authsome outside of run 4f1c",
     );
-    told(Failure::NotInThisVersion("--upstream"), "UsageError", 2, "--upstream is not in this version", "leave --upstream out");
     told(
         Failure::Policy { path: "/p".into(), source: PolicyError::Rule("get x".parse::<Rule>().unwrap_err()) },
         "PolicyError",
