@@ -34,6 +34,7 @@ mod cases {
     pub mod relay;
     pub mod root;
     pub mod upstream;
+    pub mod upstream_proxy;
     pub mod websocket;
 }
 
@@ -55,6 +56,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("names", cases::names::CASES),
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
+    ("upstream_proxy", cases::upstream_proxy::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),

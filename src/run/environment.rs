@@ -82,6 +82,7 @@ struct Plan {
 
 /// `authsome run` in the environment mode: the command's exit code.
 pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    proxies::conceal(&options.upstream)?;
     let identity = Identity::resolve(options.user.as_deref(), &|name| env::var(name).ok())?;
     // There is no namespace to make, so no right of root's is needed.
     identity.assume_keeping(false)?;

@@ -146,6 +146,7 @@ pub enum RunError {
 
 /// `authsome run --transparent`: the command's exit code.
 pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    proxies::conceal(&options.upstream)?;
     netns::uplink::sweep()?;
     let plan = Plan::new(options, config)?;
     if options.dry_run {

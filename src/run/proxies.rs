@@ -9,11 +9,7 @@ pub fn chosen(choice: &UpstreamChoice) -> Result<Proxies, RunError> {
     Ok(match choice {
         UpstreamChoice::Env => Proxies::from_env(&|name| env::var(name).ok())?,
         UpstreamChoice::None => Proxies::default(),
-        UpstreamChoice::Proxy { setting, url } => {
-            let proxies = Proxies::all(setting, url)?;
-            conceal(url).map_err(RunError::Conceal)?;
-            proxies
-        }
+        UpstreamChoice::Proxy { setting, url } => Proxies::all(setting, url)?,
     })
 }
 
@@ -22,9 +18,16 @@ pub fn via(proxies: &Proxies) -> String {
     if proxies.is_empty() { String::new() } else { format!(" via {proxies}") }
 }
 
-/// Overwrites what stands before the `@` of this URL wherever it is among our arguments. Everyone may read those, in the sandbox too: its first
-/// process has them from us (proc_pid_cmdline(5)).
-fn conceal(url: &str) -> io::Result<()> {
+/// Overwrites the login of a proxy's URL wherever it is among our arguments. Everyone may read those, in the sandbox too: its first process has them
+/// from us (proc_pid_cmdline(5)). While we still are who we were started as: whoever changes the user may not write to its own memory's file.
+pub fn conceal(choice: &UpstreamChoice) -> Result<(), RunError> {
+    match choice {
+        UpstreamChoice::Proxy { url, .. } => conceal_login(url).map_err(RunError::Conceal),
+        UpstreamChoice::Env | UpstreamChoice::None => Ok(()),
+    }
+}
+
+fn conceal_login(url: &str) -> io::Result<()> {
     let Some((before, _)) = url.rsplit_once('@') else { return Ok(()) };
     let login = before.rsplit_once("//").map_or(before, |(_, login)| login).as_bytes();
     let arguments = fs::read("/proc/self/cmdline")?;
