@@ -284,6 +284,7 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         }
         RunError::Roots(error) => ("UsageError", USAGE, error.hint()),
         RunError::Upstream(_) => ("UsageError", USAGE, "a proxy is http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT".to_owned()),
+        RunError::Proxy(error) => ("PlatformError", PLATFORM, error.hint()),
         RunError::Conceal(_) => ("PlatformError", PLATFORM, "name the proxy in HTTPS_PROXY or in run.upstream of config.toml".to_owned()),
         RunError::RuleUnsupported(_) => ("UsageError", USAGE, "leave that rule out, or run without rules".to_owned()),
         RunError::NoCommand => ("UsageError", USAGE, "authsome run --transparent -- CMD".to_owned()),

@@ -19,7 +19,7 @@ mod plan;
 #[cfg(target_os = "linux")]
 mod ports;
 #[cfg(target_os = "linux")]
-mod proxies;
+pub mod proxies;
 #[cfg(target_os = "linux")]
 mod rules;
 #[cfg(target_os = "linux")]
@@ -96,6 +96,8 @@ pub enum RunError {
     Roots(#[from] upstream::RootsError),
     #[error(transparent)]
     Upstream(#[from] upstream::InvalidProxy),
+    #[error(transparent)]
+    Proxy(#[from] upstream::UpstreamError),
     #[error("hide the proxy's password on the command line: {0}")]
     Conceal(#[source] io::Error),
     /// The kernel or the distribution does not let this user have a sandbox.

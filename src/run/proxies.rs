@@ -1,8 +1,12 @@
 //! What a run's outgoing connections go through, and where its password must not be read.
 
 use super::{RunError, options::UpstreamChoice};
-use crate::upstream::Proxies;
-use std::{env, fs, io, os::unix::fs::FileExt};
+use crate::upstream::{Options, Proxies, Upstream};
+use std::{env, fs, io, os::unix::fs::FileExt, time::Duration};
+use tokio::runtime;
+
+/// Whoever asks is waiting.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// As the user chose.
 pub fn chosen(choice: &UpstreamChoice) -> Result<Proxies, RunError> {
@@ -11,6 +15,24 @@ pub fn chosen(choice: &UpstreamChoice) -> Result<Proxies, RunError> {
         UpstreamChoice::None => Proxies::default(),
         UpstreamChoice::Proxy { setting, url } => Proxies::all(setting, url)?,
     })
+}
+
+/// What runs go through by default, as text, if it can be reached.
+pub fn probe(choice: &UpstreamChoice) -> Result<Option<String>, RunError> {
+    let proxies = chosen(choice)?;
+    if proxies.is_empty() {
+        return Ok(None);
+    }
+    let upstream = Upstream::new(Options {
+        extra_roots: Vec::new(),
+        connect_timeout: PROBE_TIMEOUT,
+        allow_host_addresses: true,
+        named_addresses: Vec::new(),
+        proxies: proxies.clone(),
+    });
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    runtime.block_on(upstream.probe_proxies())?;
+    Ok(Some(proxies.to_string()))
 }
 
 /// ` via proxy.acme.test:3128`, or nothing.

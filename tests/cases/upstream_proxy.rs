@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     ("environment_mode", environment_mode),
     ("bad_input_starts_nothing", bad_input_starts_nothing),
     ("password_is_not_shown", password_is_not_shown),
+    ("doctor_tries_it", doctor_tries_it),
 ];
 
 const IP: &str = "203.0.113.14";
@@ -82,7 +83,7 @@ fn asked(world: &World) -> Vec<String> {
 fn wall_off(world: &World) {
     let rules = "table inet wall {\nchain guard {\ntype filter hook prerouting priority -300;\n\
         iifname \"eth0\" ip daddr != { 203.0.113.14, 203.0.113.53 } meta l4proto { tcp, udp } counter drop\n\
-        iifname \"eth0\" ip6 daddr != 2001:db8:113::53 meta l4proto { tcp, udp } counter drop\n}\n}";
+        iifname \"eth0\" ip6 daddr != { 2001:db8:113::14, 2001:db8:113::53 } meta l4proto { tcp, udp } counter drop\n}\n}";
     nft(world, rules);
 }
 
@@ -354,4 +355,25 @@ fn password_is_not_shown(world: &World) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("--upstream"), "the first process's arguments were read: {}", show(&output));
     let plan = world.run(&["--dry-run", "--upstream", URL], &["true"]);
     assert!(succeeded(&plan).contains("via 203.0.113.14:3128") && !show(&plan).contains(PASSWORD), "{}", show(&plan));
+}
+
+fn doctor_tries_it(world: &World) {
+    let doctor = |url: &str| {
+        let mut command = world.command(&[world.path("authsome").to_str().unwrap(), "doctor"]);
+        command.env("HTTPS_PROXY", url);
+        let output = finish(&mut world.start_as_mode(command));
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!stdout.contains(PASSWORD), "{stdout}");
+        stdout.lines().find(|line| line.contains(" upstream ")).unwrap_or_else(|| panic!("{}", show(&output))).to_owned()
+    };
+    let down = doctor(URL);
+    assert!(
+        down.starts_with("FAILED") && down.contains("proxy 203.0.113.14:3128: connect to 203.0.113.14:3128: Connection refused"),
+        "{down}"
+    );
+    assert!(doctor("http://proxy.acme.test").contains("HTTPS_PROXY: the proxy's URL names no port"));
+    let _squid = squid(world, "http_port 203.0.113.14:3128");
+    let up = doctor(URL);
+    assert!(up.starts_with("ok") && up.contains("203.0.113.14:3128 answers"), "{up}");
+    assert!(doctor("").contains("none; connections go direct"));
 }
