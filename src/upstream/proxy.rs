@@ -261,3 +261,86 @@ impl Proxy {
         UpstreamError::ProxyRefused { proxy: self.target.clone(), target: target.clone(), reason, unreachable }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        let (host, port) = text.rsplit_once(':').unwrap();
+        Target { host: host.parse().unwrap(), port: port.parse().unwrap() }
+    }
+
+    fn from_env(variables: &[(&str, &str)]) -> Result<Proxies, InvalidProxy> {
+        Proxies::from_env(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn of(proxies: &Proxies, text: &str) -> Option<String> {
+        proxies.of(&target(text)).map(|proxy| proxy.target.to_string())
+    }
+
+    #[test]
+    fn urls() {
+        for (text, kind, to, authorization) in [
+            ("http://proxy.acme.test:3128", Kind::Http, "proxy.acme.test:3128", None),
+            ("proxy.acme.test:3128", Kind::Http, "proxy.acme.test:3128", None),
+            ("https://ada@proxy.acme.test:3129/", Kind::Https, "proxy.acme.test:3129", Some("Basic YWRhOg==")),
+            (
+                "http://Aladdin:open%20sesame@[2001:db8::1]:8080",
+                Kind::Http,
+                "[2001:db8::1]:8080",
+                Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+            ),
+            ("socks5h://a:b%3Ac@203.0.113.1:1080", Kind::Socks5, "203.0.113.1:1080", Some("Basic YTpiOmM=")),
+        ] {
+            let proxy = Proxy::parse("--upstream", text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let said = proxy.authorization().map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!((proxy.kind, proxy.target.to_string().as_str(), said.as_deref()), (kind, to, authorization), "{text}");
+        }
+        for (text, problem) in [
+            ("http://ada:secret@proxy.acme.test", "names no port"),
+            ("http://ada:secret@proxy.acme.test:0", "names no port"),
+            ("http://ada:secret@proxy.acme.test:3128/path", "has a path"),
+            ("http://ada:%ff@proxy.acme.test:3128", "not percent-encoded UTF-8"),
+            ("http://ada:secret@.:3128", "names no host"),
+            ("socks4://ada:secret@proxy.acme.test:1080", "no http://, https:// or socks5:// URL"),
+            ("http://ada:se cret@proxy.acme.test:3128", "no http://, https:// or socks5:// URL"),
+            ("", "no http://, https:// or socks5:// URL"),
+        ] {
+            let error = Proxy::parse("--upstream", text).err().unwrap_or_else(|| panic!("{text}")).to_string();
+            assert!(error.starts_with("--upstream: ") && error.contains(problem) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_right_variable_is_heeded() {
+        let proxies = from_env(&[("HTTPS_PROXY", "http://s:1"), ("https_proxy", "http://no:1"), ("http_proxy", "http://h:2")]).unwrap();
+        assert_eq!((of(&proxies, "a.test:443").as_deref(), of(&proxies, "a.test:80").as_deref()), (Some("s:1"), Some("h:2")));
+        assert_eq!(of(&proxies, "203.0.113.1:22").as_deref(), Some("s:1"));
+        assert_eq!(proxies.to_string(), "s:1, h:2");
+        let proxies = from_env(&[("all_proxy", "socks5://x:y@all:1"), ("HTTPS_PROXY", "")]).unwrap();
+        assert_eq!(proxies.to_string(), "all:1");
+        assert!(of(&proxies, "a.test:443").is_some() && of(&proxies, "a.test:80").is_some());
+        assert!(from_env(&[("NO_PROXY", "*")]).unwrap().is_empty());
+        let cgi = from_env(&[("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "http://evil:1")]).unwrap();
+        assert!(cgi.is_empty(), "a request's Proxy header is no setting");
+        assert_eq!(from_env(&[("ALL_PROXY", "http://h")]).err().unwrap().setting, "ALL_PROXY");
+    }
+
+    #[test]
+    fn what_goes_direct() {
+        let no = "corp.test, .dot.test,192.0.2.0/24,2001:db8::/32,198.51.100.7";
+        let proxies = from_env(&[("ALL_PROXY", "http://p:1"), ("no_proxy", no)]).unwrap();
+        for direct in
+            ["corp.test:443", "a.corp.test:22", "A.Dot.test:80", "dot.test:1", "192.0.2.9:443", "[2001:db8::1]:443", "198.51.100.7:1"]
+        {
+            assert_eq!(of(&proxies, direct), None, "{direct}");
+        }
+        for through in ["mycorp.test:443", "corp.test.acme.test:443", "192.0.3.1:443", "[2001:db9::1]:443", "198.51.100.70:443"] {
+            assert!(of(&proxies, through).is_some(), "{through}");
+        }
+        assert!(proxies.look_up(&"acme.test".parse().unwrap()) && !proxies.look_up(&"a.corp.test".parse().unwrap()));
+        let none = from_env(&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "*")]).unwrap();
+        assert_eq!(of(&none, "acme.test:443"), None);
+    }
+}

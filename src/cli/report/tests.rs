@@ -180,7 +180,7 @@ fn configuration() {
         "ConfigError",
         2,
         "/h/f:3: unknown key `vault.keys`",
-        "did you mean `vault.key`? There is run.mode, run.egress, run.passthrough, run.allow, run.deny, vault.key, audit.required",
+        "did you mean `vault.key`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, vault.key, audit.required, audit.max_size",
     );
     told(
         ConfigError::Value { path: path(), line, key: "run.mode".into(), text: "x".into(), accepted: "a or b".into() },
