@@ -6,15 +6,17 @@ use crate::{
 };
 use clap::ValueEnum;
 use std::{
-    fs, io,
+    fmt, fs, io,
     ops::Range,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
+use zeroize::Zeroizing;
 
 /// How a run leads its program's connections to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +40,38 @@ pub enum EgressChoice {
     Pasta,
 }
 
+/// What outgoing connections of a run go through.
+#[derive(Clone, PartialEq, Eq)]
+pub enum UpstreamChoice {
+    /// As the proxy variables say.
+    Env,
+    /// Nothing.
+    None,
+    /// The proxy of this URL, which may hold a password; with what named it, for messages.
+    Proxy { setting: &'static str, url: Arc<Zeroizing<String>> },
+}
+
+impl UpstreamChoice {
+    /// `setting`: the flag or key that says so. A URL is checked where it is used.
+    pub fn new(setting: &'static str, text: String) -> Self {
+        match text.as_str() {
+            "env" => Self::Env,
+            "none" => Self::None,
+            _ => Self::Proxy { setting, url: Arc::new(Zeroizing::new(text)) },
+        }
+    }
+}
+
+impl fmt::Debug for UpstreamChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Env => "Env",
+            Self::None => "None",
+            Self::Proxy { .. } => "Proxy",
+        })
+    }
+}
+
 /// What holds for every command of this process.
 pub struct Config {
     /// `AUTHSOME_HOME`, absolute.
@@ -45,6 +79,7 @@ pub struct Config {
     pub key: KeySource,
     pub mode: Mode,
     pub egress: EgressChoice,
+    pub upstream: UpstreamChoice,
     /// Hosts relayed unopened in every run.
     pub passthrough: Vec<Host>,
     /// Rules of every run.
@@ -75,11 +110,13 @@ pub enum ConfigError {
 pub const HOME_VARIABLE: &str = "AUTHSOME_HOME";
 /// The variable that sets the default mode of `run`.
 pub const MODE_VARIABLE: &str = "AUTHSOME_RUN_MODE";
+const UPSTREAM_KEY: &str = "run.upstream";
+const UPSTREAMS: &str = "a proxy's URL, env or none";
 /// Far more than every key takes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key `config.toml` may have.
-pub const KEYS: [&str; 8] =
-    ["run.mode", "run.egress", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required", "audit.max_size"];
+pub const KEYS: [&str; 9] =
+    ["run.mode", "run.egress", "run.upstream", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required", "audit.max_size"];
 /// Where the audit trail is rotated if nothing else is said.
 pub const AUDIT_MAX_SIZE: u64 = 10 * 1024 * 1024;
 /// A file of a handful of records; below that rotation would be all there is.
@@ -93,6 +130,7 @@ impl Config {
             key: KeySource::Identity,
             mode: Mode::Environment,
             egress: EgressChoice::Auto,
+            upstream: UpstreamChoice::Env,
             passthrough: Vec::new(),
             policy: Policy::default(),
             audit_required: false,
@@ -128,6 +166,10 @@ impl Config {
                 match name.as_str() {
                     "run.mode" => self.mode = file.choice(&name, value)?,
                     "run.egress" => self.egress = file.choice(&name, value)?,
+                    "run.upstream" => {
+                        let text = value.get_ref().as_str().ok_or_else(|| file.value(&name, value, UPSTREAMS.to_owned()))?;
+                        self.upstream = UpstreamChoice::new(UPSTREAM_KEY, text.to_owned());
+                    }
                     "run.passthrough" => self.passthrough = file.hosts(&name, value)?,
                     "run.allow" => self.policy.extend(Policy::new(file.rules(&name, value)?, Vec::new())),
                     "run.deny" => self.policy.extend(Policy::new(Vec::new(), file.rules(&name, value)?)),
@@ -249,12 +291,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = load(
-            "[run]\nmode = \"transparent\"\negress = \"relay\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\nmax_size = 65536\n",
+            "[run]\nmode = \"transparent\"\negress = \"relay\"\nupstream = \"none\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\nmax_size = 65536\n",
             &[],
         )
         .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((config.mode, config.egress, config.audit_required), (Mode::Transparent, EgressChoice::Relay, true));
         assert_eq!(config.audit_max_size, 65_536);
+        assert_eq!(config.upstream, UpstreamChoice::None);
         assert_eq!(config.passthrough[0].to_string(), "pinned.acme.test");
         assert_eq!(config.policy.to_string(), "allow      *.acme.test\ndeny       DELETE *\n");
         assert!(matches!(config.key, KeySource::Passphrase));

@@ -25,8 +25,8 @@ mod cases {
     pub mod hostile;
     pub mod internet;
     pub mod kills;
-    pub mod misdirection;
     pub mod matrix;
+    pub mod misdirection;
     pub mod names;
     pub mod page;
     pub mod pinned;
@@ -38,6 +38,7 @@ mod cases {
     pub mod root;
     pub mod trust;
     pub mod upstream;
+    pub mod upstream_proxy;
     pub mod websocket;
 }
 
@@ -61,6 +62,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
     ("misdirection", cases::misdirection::CASES),
+    ("upstream_proxy", cases::upstream_proxy::CASES),
     ("policy", cases::policy::CASES),
     ("process", cases::process::CASES),
     ("programs", cases::programs::CASES),

@@ -117,6 +117,8 @@ pub struct Redirect {
     pub listener: u16,
     /// Redirected TCP ports; `None` for all, and then everything that is not TCP is refused: nothing carries it.
     pub ports: Option<Vec<u16>>,
+    /// Networks where nobody is: TCP to them is redirected whatever the port, and nothing else is let out to them.
+    pub networks: Vec<IpNet>,
     /// Where DNS goes, UDP and TCP, whatever the resolver's address.
     pub dns: u16,
 }
@@ -135,9 +137,14 @@ impl Ruleset {
         let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
         let intercepted = match &redirect.ports {
             None => vec![rule(&[Of(Protocol::Tcp)], Verdict::Redirect(redirect.listener))],
-            Some(ports) => ports.iter().map(|port| rule(&[Of(Protocol::Tcp), Port(*port)], Verdict::Redirect(redirect.listener))).collect(),
+            Some(ports) => {
+                let port = |port: &u16| rule(&[Of(Protocol::Tcp), Port(*port)], Verdict::Redirect(redirect.listener));
+                let network = |net: &IpNet| rule(&[Of(Protocol::Tcp), Match::To(*net)], Verdict::Redirect(redirect.listener));
+                ports.iter().map(port).chain(redirect.networks.iter().map(network)).collect()
+            }
         };
         let local = || rule(&[ToLocal], Verdict::Accept);
+        let nowhere = redirect.networks.iter().filter(|_| redirect.ports.is_some()).map(|net| rule(&[Match::To(*net)], Verdict::Reject));
         let refused = redirect.ports.is_none().then(|| rule(&[NotProtocol(Protocol::Tcp)], Verdict::Reject));
         let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
         let chain = |name: &str, kind, priority, rules| Chain {
@@ -155,7 +162,7 @@ impl Ruleset {
                 comment: None,
                 chains: vec![
                     chain("redirect", Kind::Nat, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
-                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(refused).collect()),
+                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(nowhere).chain(refused).collect()),
                 ],
             }],
         }

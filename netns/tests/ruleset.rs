@@ -37,9 +37,10 @@ fn agree(ruleset: &Ruleset) {
 
 #[test]
 fn the_redirecting_rules_are_what_nft_lists() {
-    let redirect = Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns: 61053 };
+    let redirect = Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns: 61053 };
     agree(&Ruleset::redirect(&redirect));
-    agree(&Ruleset::redirect(&Redirect { ports: Some(vec![80, 443]), ..redirect }));
+    let networks = ["198.18.0.0/15", "fd8b:3a5e:91c4:c612::/64"].map(|net| net.parse().unwrap()).to_vec();
+    agree(&Ruleset::redirect(&Redirect { ports: Some(vec![80, 443]), networks, ..redirect }));
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn every_match_and_verdict_is_what_nft_lists() {
 
 #[test]
 fn loading_again_replaces() {
-    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns });
+    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns });
     let both = listed(|| {
         redirect(61054).load().unwrap();
         redirect(61053).load().unwrap();
@@ -124,7 +125,8 @@ fn creating_replaces_nothing() {
 
 #[test]
 fn a_refused_rule_is_named_and_nothing_is_loaded() {
-    let mut ruleset = Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns: 61053 });
+    let mut ruleset =
+        Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns: 61053 });
     let chain = &mut ruleset.tables[0].chains[1];
     chain.rules.push(Rule { matches: vec![], verdict: Verdict::Masquerade, comment: None });
     let nothing = listed(|| {

@@ -2,7 +2,7 @@
 use super::{conflicts, context::Context, output::printable, report::Failure};
 use crate::{
     config::HOME_VARIABLE,
-    run::{RunError, sandbox},
+    run::{RunError, proxies, sandbox},
 };
 use netns::spawn::{Ids, Namespaces};
 use nix::{
@@ -74,7 +74,7 @@ impl Doctor {
         if let Err(failure) = context.outside_run() {
             checks.push(Check::failed("vault", &failure));
         } else {
-            checks.extend([home(context), key(context), trail(context), names(), ipv6()]);
+            checks.extend([home(context), key(context), trail(context), names(), ipv6(), upstream(context)]);
             checks.extend(credentials(context)?);
             checks.extend(providers(context)?);
         }
@@ -166,6 +166,16 @@ fn ipv6() -> Check {
         Ok(true) => Check::ok(name, "this host has a route; a run has both families"),
         Ok(false) => Check::ok(name, "this host has no route; a run is told IPv4 addresses only"),
         Err(error) => Check::failed(name, &RunError::from(error).into()),
+    }
+}
+
+/// The proxy that runs go through unless told otherwise.
+fn upstream(context: &Context) -> Check {
+    let name = "upstream";
+    match proxies::probe(&context.config.upstream) {
+        Ok(None) => Check::ok(name, "none; connections go direct"),
+        Ok(Some(proxies)) => Check::ok(name, format!("{proxies} answers")),
+        Err(error) => Check::failed(name, &error.into()),
     }
 }
 

@@ -74,8 +74,6 @@ pub enum Failure {
     /// The run's id, if it is known.
     #[error("this is inside a run: the vault is out of reach here")]
     InsideRun(Option<String>),
-    #[error("{0} is not in this version")]
-    NotInThisVersion(&'static str),
     #[error("{}: {source}", path.display())]
     Policy { path: PathBuf, source: PolicyError },
     #[error("no record of a run `{0}`")]
@@ -178,7 +176,6 @@ impl Failure {
             Self::NeedsTransparent(_) => {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
             }
-            Self::NotInThisVersion(flag) => ("UsageError", USAGE, format!("leave {flag} out")),
             Self::Policy { .. } => ("PolicyError", USAGE, "the format is TOML: allow = [\"RULE\"] and deny = [\"RULE\"]".to_owned()),
             Self::UnknownRun(_) => ("RunNotFoundError", UNEXPECTED, "authsome log --json shows the runs that are recorded".to_owned()),
             Self::Usage(_) => ("UsageError", USAGE, "authsome --help".to_owned()),
@@ -304,6 +301,9 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
             ("ProviderNotFoundError", PROVIDER, hint)
         }
         RunError::Roots(error) => ("UsageError", USAGE, error.hint()),
+        RunError::Upstream(_) => ("UsageError", USAGE, "a proxy is http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT".to_owned()),
+        RunError::Proxy(error) => ("PlatformError", PLATFORM, error.hint()),
+        RunError::Conceal(_) => ("PlatformError", PLATFORM, "name the proxy in HTTPS_PROXY or in run.upstream of config.toml".to_owned()),
         RunError::RuleUnsupported(_) => ("UsageError", USAGE, "leave that rule out, or run without rules".to_owned()),
         RunError::NoCommand => ("UsageError", USAGE, "authsome run --transparent -- CMD".to_owned()),
         RunError::UserRequired => {

@@ -1,7 +1,7 @@
 //! `authsome run`
 use super::{context::Context, report::Failure};
 use crate::{
-    config::{self, EgressChoice, Mode},
+    config::{self, EgressChoice, Mode, UpstreamChoice},
     host::Host,
     provider::ProviderName,
     route::policy::{Policy, Rule},
@@ -24,6 +24,7 @@ use std::{
   authsome run -- ./agent.py                              for programs that heed HTTPS_PROXY
   authsome run --transparent --connection github=work -- git push
   authsome run --transparent --allow provider:openai --allow 'GET docs.acme.test/**' -- ./agent.py
+  authsome run --upstream http://proxy.acme.test:3128 -- ./agent.py
   sudo authsome run --transparent -- make deploy          with UDP and ICMP too
   authsome run --transparent --dry-run -- ./agent.py      show what would be in force
 
@@ -39,7 +40,7 @@ pub struct Run {
     /// Intercept this port besides 443 and the providers' own
     #[arg(long, value_name = "P", value_parser = port())]
     intercept_port: Vec<u16>,
-    /// Proxy that outgoing connections go through: a URL, env or none
+    /// Proxy that outgoing connections go through: http://, https:// or socks5://[USER:PASSWORD@]HOST:PORT; env (default): as the proxy variables say
     #[arg(long, value_name = "URL|env|none")]
     upstream: Option<String>,
     /// Also trust the certificates in this PEM file for servers
@@ -96,7 +97,6 @@ impl Run {
     pub fn run(self, mut context: Context, policy: Policy) -> Result<u8, Failure> {
         context.outside_run()?;
         let mode = if self.transparent { Mode::Transparent } else { context.config.mode };
-        self.refuse_missing()?;
         if mode == Mode::Environment {
             self.refuse_transparent_only()?;
         }
@@ -105,6 +105,7 @@ impl Run {
             mode,
             egress: self.egress.unwrap_or(context.config.egress),
             intercept_ports: self.intercept_port,
+            upstream: self.upstream.map_or(context.config.upstream.clone(), |text| UpstreamChoice::new("--upstream", text)),
             upstream_ca: self.upstream_ca,
             policy,
             expose: self.expose,
@@ -121,16 +122,6 @@ impl Run {
             Mode::Environment => run::environment(&options, &context.config)?,
             Mode::Transparent => run::transparent(&options, &context.config)?,
         })
-    }
-
-    /// What was asked for works or is refused; nothing is ignored.
-    fn refuse_missing(&self) -> Result<(), Failure> {
-        let upstream = self.upstream.as_ref().is_some_and(|upstream| upstream != "none");
-        let missing = [(upstream, "--upstream")];
-        match missing.iter().find(|(asked, _)| *asked) {
-            Some((_, what)) => Err(Failure::NotInThisVersion(what)),
-            None => Ok(()),
-        }
     }
 
     /// What only a namespace can do.

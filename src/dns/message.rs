@@ -27,6 +27,9 @@ const DISCOVERY: &str = "resolver.arpa.";
 /// Seconds that our own answers may be cached; they never change.
 const LOCAL_TTL: u32 = 86_400;
 
+/// Seconds that a made-up address may be cached: a resolver may know the name the next time.
+const MADE_UP_TTL: u32 = 5;
+
 /// A well-formed question of the child.
 pub struct Query {
     message: Message,
@@ -73,6 +76,23 @@ impl Query {
     pub fn connectable(&self) -> Option<Host> {
         let service = self.question.name().iter().next().is_some_and(|label| label.starts_with(b"_"));
         self.host().filter(|_| !service)
+    }
+
+    /// Whether what is asked for is an address, or the service binding that clients ask for along with it.
+    pub fn wants_address(&self) -> bool {
+        matches!(self.question.query_type(), RecordType::A | RecordType::AAAA | RecordType::HTTPS | RecordType::SVCB)
+    }
+
+    /// The name has these addresses and nothing else.
+    pub fn address(&self, v4: Ipv4Addr, v6: Option<Ipv6Addr>) -> Vec<u8> {
+        let data = match self.question.query_type() {
+            RecordType::A => Some(RData::A(A(v4))),
+            RecordType::AAAA => v6.map(|v6| RData::AAAA(AAAA(v6))),
+            _ => None,
+        };
+        let mut reply = self.reply(ResponseCode::NoError);
+        reply.answers.extend(data.map(|data| Record::from_rdata(self.question.name().clone(), MADE_UP_TTL, data)));
+        self.encode(reply)
     }
 
     /// The same question under an id that nobody can guess, and nothing else that the child may have put into its message but flags and EDNS.
@@ -173,6 +193,7 @@ pub struct Rewritten {
     pub bytes: Vec<u8>,
     /// The addresses that the answer gives for the name asked for.
     pub addresses: Vec<IpAddr>,
+    pub code: ResponseCode,
 }
 
 /// A resolver's answer with the child's `id`, without ECH and HTTP/3 (which would hide the name or go around TCP), and without IPv6
@@ -197,7 +218,7 @@ pub fn rewrite_answer(answer: &[u8], id: u16, v6: bool) -> Result<Rewritten, Unu
         bytes = message.to_vec().map_err(|_| Unusable)?;
     }
     bytes.get_mut(..2).ok_or(Unusable)?.copy_from_slice(&id.to_be_bytes());
-    Ok(Rewritten { bytes, addresses })
+    Ok(Rewritten { bytes, addresses, code: message.metadata.response_code })
 }
 
 /// To a host without an IPv6 route its addresses are a way to nowhere. A question for AAAA gets "no such record" (RFC 2308 §2.2).

@@ -27,6 +27,7 @@ const MAX_ATTEMPTS: u64 = 5;
 pub struct Upstreams {
     file: Arc<File>,
     permit: Option<Permit>,
+    elsewhere: Option<Permit>,
 }
 
 type Permit = Arc<dyn Fn(&Host) -> bool + Send + Sync>;
@@ -50,6 +51,8 @@ pub(super) struct ResolvConf {
     pub attempts: u64,
     /// Whether each query starts with another server.
     pub rotate: bool,
+    /// Domains that clients try behind a name, lower case.
+    pub search: Vec<String>,
 }
 
 impl fmt::Debug for Upstreams {
@@ -69,16 +72,31 @@ impl Upstreams {
         Self { permit: Some(Arc::new(permit)), ..self }
     }
 
+    /// The same resolvers; names that they do not know and `elsewhere` wants get an address made up here.
+    pub fn known_by_others(self, elsewhere: impl Fn(&Host) -> bool + Send + Sync + 'static) -> Self {
+        Self { elsewhere: Some(Arc::new(elsewhere)), ..self }
+    }
+
+    /// Whether a proxy may know this name. A search list makes clients ask for names that nobody meant (`api.acme.test.corp.test`, resolv.conf(5)
+    /// on ndots): those are taken to exist only where one label stands before the domain.
+    pub(super) fn known_elsewhere(&self, host: &Host) -> bool {
+        let Some(elsewhere) = &self.elsewhere else { return false };
+        let Host::Name(name) = host else { return false };
+        let before = |domain: &String| Some(name.as_str().strip_suffix(domain.as_str())?.strip_suffix('.')?.contains('.'));
+        let invented = self.current().search.iter().filter_map(before).any(|invented| invented);
+        !invented && elsewhere(host)
+    }
+
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let current = Mutex::new((stamp(path)?, Arc::new(load(path)?)));
-        Ok(Self { file: Arc::new(File { path: path.to_owned(), current, turn: AtomicUsize::new(0) }), permit: None })
+        Ok(Self { file: Arc::new(File { path: path.to_owned(), current, turn: AtomicUsize::new(0) }), permit: None, elsewhere: None })
     }
 
     /// Servers of a test, wherever they listen.
     #[cfg(test)]
     pub(super) fn fixed(conf: ResolvConf) -> Self {
         let current = Mutex::new((None, Arc::new(conf)));
-        Self { file: Arc::new(File { path: PathBuf::new(), current, turn: AtomicUsize::new(0) }), permit: None }
+        Self { file: Arc::new(File { path: PathBuf::new(), current, turn: AtomicUsize::new(0) }), permit: None, elsewhere: None }
     }
 
     /// Whether this name may be looked up; None is a name that no rule could match.
@@ -126,11 +144,14 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Takes what the C library takes and, like it, passes over the rest. Without a server it is the one on this host.
 pub(super) fn parse(text: &str) -> ResolvConf {
     let (mut timeout, mut attempts, mut rotate) = (TIMEOUT, ATTEMPTS, false);
-    let mut servers = Vec::new();
+    let (mut servers, mut search) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next() {
             Some("nameserver") => servers.extend(words.next().and_then(server)),
+            Some("search" | "domain") => {
+                search = words.map(|domain| domain.trim_matches('.').to_ascii_lowercase()).filter(|domain| !domain.is_empty()).collect();
+            }
             Some("options") => {
                 for option in words {
                     match option.split_once(':') {
@@ -148,7 +169,7 @@ pub(super) fn parse(text: &str) -> ResolvConf {
         servers.push((Ipv4Addr::LOCALHOST, PORT).into());
     }
     let (timeout, attempts) = (timeout.clamp(1, MAX_TIMEOUT), attempts.clamp(1, MAX_ATTEMPTS));
-    ResolvConf { servers, timeout: Duration::from_secs(timeout), attempts, rotate }
+    ResolvConf { servers, timeout: Duration::from_secs(timeout), attempts, rotate, search }
 }
 
 /// DNS's (RFC 1035 §4.2).
@@ -169,14 +190,17 @@ mod tests {
 
     fn conf(servers: &[&str], timeout: u64, attempts: u64, rotate: bool) -> ResolvConf {
         let servers = servers.iter().map(|text| text.parse().unwrap()).collect();
-        ResolvConf { servers, timeout: Duration::from_secs(timeout), attempts, rotate }
+        ResolvConf { servers, timeout: Duration::from_secs(timeout), attempts, rotate, search: Vec::new() }
     }
 
     #[test]
     fn files_as_the_c_library_reads_them() {
         for (text, want) in [
             ("", conf(&["127.0.0.1:53"], 5, 2, false)),
-            ("search acme.test\nnameserver\t127.0.0.53\noptions edns0 trust-ad\n", conf(&["127.0.0.53:53"], 5, 2, false)),
+            (
+                "search Acme.test corp.test.\nnameserver\t127.0.0.53\noptions edns0 trust-ad\n",
+                ResolvConf { search: vec!["acme.test".to_owned(), "corp.test".to_owned()], ..conf(&["127.0.0.53:53"], 5, 2, false) },
+            ),
             ("# c\n; c\nnameserver 203.0.113.1 # x\n nameserver 2001:db8::1", conf(&["203.0.113.1:53", "[2001:db8::1]:53"], 5, 2, false)),
             ("nameserver fe80::1%7\nnameserver fe80::1%lo", conf(&["[fe80::1%7]:53", "[fe80::1%1]:53"], 5, 2, false)),
             ("nameserver x\nnameserver 203.0.113.1%1\nnameserver\nnameserver fe80::1%nosuchlink", conf(&["127.0.0.1:53"], 5, 2, false)),
@@ -189,6 +213,15 @@ mod tests {
         ] {
             assert_eq!(parse(text), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn names_that_a_search_list_makes_are_nobodys() {
+        let conf = parse("search corp.test\n");
+        let upstreams = Upstreams::fixed(conf).known_by_others(|host| host.to_string() != "direct.test");
+        let known = |host: &str| upstreams.known_elsewhere(&host.parse().unwrap());
+        assert!(known("api.acme.test") && known("wiki.corp.test") && known("corp.test") && known("api.mycorp.test"));
+        assert!(!known("api.acme.test.corp.test") && !known("direct.test") && !known("203.0.113.1"));
     }
 
     #[test]

@@ -72,7 +72,13 @@ struct Served {
 }
 
 fn upstreams(servers: &[SocketAddr]) -> Upstreams {
-    Upstreams::fixed(ResolvConf { servers: servers.to_vec(), timeout: Duration::from_secs(20), attempts: 2, rotate: false })
+    Upstreams::fixed(ResolvConf {
+        servers: servers.to_vec(),
+        timeout: Duration::from_secs(20),
+        attempts: 2,
+        rotate: false,
+        search: Vec::new(),
+    })
 }
 
 fn served(upstreams: Upstreams) -> Served {
@@ -155,7 +161,8 @@ async fn a_dead_resolver_is_passed_over() {
 #[tokio::test]
 async fn a_silent_resolver_is_given_up() {
     let ((mute, asked), (server, _)) = (resolver(silent).await, resolver(addresses).await);
-    let conf = ResolvConf { servers: vec![mute, server], timeout: Duration::from_millis(100), attempts: 1, rotate: false };
+    let conf =
+        ResolvConf { servers: vec![mute, server], timeout: Duration::from_millis(100), attempts: 1, rotate: false, search: Vec::new() };
     let stub = served(Upstreams::fixed(conf));
     assert_eq!(stub.ask("a.acme.test.").await.answers.len(), 1);
     assert_eq!(asked.lock().unwrap().len(), 1);
@@ -168,7 +175,7 @@ async fn a_forged_answer_is_not_taken() {
         addresses(message, transport)
     })
     .await;
-    let conf = ResolvConf { servers: vec![server], timeout: Duration::from_millis(100), attempts: 1, rotate: false };
+    let conf = ResolvConf { servers: vec![server], timeout: Duration::from_millis(100), attempts: 1, rotate: false, search: Vec::new() };
     assert_eq!(served(Upstreams::fixed(conf)).ask("a.acme.test.").await.metadata.response_code, ResponseCode::ServFail);
 }
 
@@ -246,7 +253,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn questions_that_nobody_answers_give_way() {
     let (server, asked) =
         resolver(|message, transport| !message.queries[0].name().to_string().starts_with("silent") && addresses(message, transport)).await;
-    let patient = ResolvConf { servers: vec![server], timeout: Duration::from_secs(3600), attempts: 1, rotate: false };
+    let patient = ResolvConf { servers: vec![server], timeout: Duration::from_secs(3600), attempts: 1, rotate: false, search: Vec::new() };
     let served = served(Upstreams::fixed(patient));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(served.udp).await.unwrap();

@@ -24,7 +24,7 @@ use crate::{
     dns,
     host::{Host, Name, Target},
     route::{Decision, Deny, Forward, policy::Protocol},
-    upstream::Destination,
+    upstream::{Destination, Outbound},
 };
 
 /// How long a client may stay silent before the server is dialled to see whether it speaks first (SMTP, SSH, MySQL …).
@@ -79,7 +79,7 @@ enum Way {
 struct Connection {
     client: TcpStream,
     /// Dialled already, if the client was silent at first.
-    server: Option<TcpStream>,
+    server: Option<Outbound>,
     way: Way,
     context: Arc<Context>,
 }
@@ -136,14 +136,14 @@ impl Connection {
     }
 
     /// Peeks, since readiness alone may be a false alarm.
-    async fn first_to_speak(&self) -> io::Result<Speaks> {
-        let Some(server) = &self.server else { return self.client.peek(&mut [0]).await.map(|_| Speaks::Client) };
-        let (mut from_client, mut from_server) = ([0], [0]);
+    async fn first_to_speak(&mut self) -> io::Result<Speaks> {
+        let Some(server) = &mut self.server else { return self.client.peek(&mut [0]).await.map(|_| Speaks::Client) };
+        let mut first = [0];
         tokio::select! {
             biased;
-            peeked = self.client.peek(&mut from_client) => peeked.map(|_| Speaks::Client),
+            peeked = self.client.peek(&mut first) => peeked.map(|_| Speaks::Client),
             // An error of the server's is found again, and told, by the relay.
-            _ = server.peek(&mut from_server) => Ok(Speaks::Server),
+            _ = server.heard() => Ok(Speaks::Server),
         }
     }
 
@@ -234,7 +234,7 @@ impl Connection {
             };
         };
         drop(seen);
-        let destination = Destination { target, addr: self.addr() };
+        let destination = Destination { target, addr: self.chosen() };
         drop(self.server);
         // On the heap, since it is many times larger than what a relayed connection needs.
         Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
@@ -259,16 +259,19 @@ impl Connection {
         if self.server.is_some() {
             return Some(self);
         }
-        let dialled = match &self.way {
-            Way::Address(addr) => self.context.upstream.dial(*addr).await,
-            Way::Tunnel { asked, .. } => self.context.upstream.dial_target(asked).await,
+        let asked = match &self.way {
+            Way::Address(_) => &target,
+            Way::Tunnel { asked, .. } => asked,
         };
-        match dialled {
+        match self.context.upstream.dial(asked, self.chosen()).await {
             Ok(server) => {
                 self.server = Some(server);
                 Some(self)
             }
             Err(error) => {
+                if error.is_of_proxy() {
+                    self.context.notices.upstream(error.about(&target.host), &error.to_string(), &error.hint());
+                }
                 let mut guard = self.begin(protocol, target);
                 guard.verdict(Verdict::Failed, error.kind());
                 guard.blame(Blame::Upstream, error.to_string());
@@ -316,6 +319,11 @@ impl Connection {
             Way::Address(addr) => Some(addr),
             Way::Tunnel { .. } => None,
         }
+    }
+
+    /// The address to go to, if the client chose it: one that was made up for a name is no place to go to.
+    fn chosen(&self) -> Option<SocketAddr> {
+        self.addr().filter(|addr| !self.context.names.made_up(addr.ip()))
     }
 
     fn port(&self) -> u16 {

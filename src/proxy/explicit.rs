@@ -26,7 +26,7 @@ use crate::{
     audit::{Blame, Verdict},
     host::{Host, Target},
     route::{Decision, Deny, policy::Protocol},
-    upstream::{Body, UpstreamError},
+    upstream::Body,
 };
 
 /// Where a URL of plain HTTP names no port (RFC 9110 §4.2.1).
@@ -166,13 +166,16 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
     parts.uri = path.parse().map_err(|_| bad_request("the target's path cannot be sent on"))?;
     parts.version = http::Version::HTTP_11;
     let request = Request::from_parts(parts, exchange.request_body(body));
-    match send(&target, request, context).await {
+    match context.upstream.send_plain(&target, request).await {
         Ok(mut response) => {
             strip(response.headers_mut(), false);
             exchange.answered(response.status());
             Ok(response.map(|body| exchange.response_body(body)))
         }
         Err(error) => {
+            if error.is_of_proxy() {
+                context.notices.upstream(error.about(&target.host), &error.to_string(), &error.hint());
+            }
             exchange.record(|guard| {
                 guard.verdict(Verdict::Failed, error.kind());
                 guard.blame(Blame::Upstream, error.to_string());
@@ -186,15 +189,6 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
 fn refused(exchange: &Exchange, refusal: Refusal) -> Refusal {
     exchange.answered(refusal.status);
     refusal
-}
-
-/// Over a connection of its own: plain HTTP is rare and not worth a pool.
-async fn send(target: &Target, request: Request<Body>, context: &Context) -> Result<Response<Incoming>, UpstreamError> {
-    let failed = |source| UpstreamError::Http { target: target.clone(), source };
-    let stream = context.upstream.dial_target(target).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    tokio::spawn(connection);
-    sender.send_request(request).await.map_err(failed)
 }
 
 /// The target of a request for a proxy: an absolute URL of plain HTTP (RFC 9112 §3.2.2).

@@ -6,33 +6,82 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
-use crate::audit::{Blame, Guard};
+use crate::{
+    audit::{Blame, Guard},
+    upstream::{Outbound, Tunnel},
+};
 
 /// Octets of the buffer where splice(2) does not serve; on the heap only while bytes are in flight.
 const COPY_SIZE: usize = 16 * 1024;
 
 /// Relays until both directions have ended. `seen` was read from the client already and goes first.
 /// An error on either side resets both; `guard` gets the counts and the blame.
-pub async fn relay(client: TcpStream, server: TcpStream, seen: &[u8], guard: Guard) {
+pub async fn relay(mut client: TcpStream, server: Outbound, seen: &[u8], guard: Guard) {
     let mut tally = Tally { guard, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
-    let done = {
-        let up = async {
-            write_all(&server, seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
-            pump(&client, &server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
-        };
-        let down =
-            async { pump(&server, &client, &tally.received).await.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream)) };
-        tokio::try_join!(up, down)
+    let done = match server {
+        Outbound::Socket(server) => {
+            let done = sockets(&client, &server, seen, &tally).await;
+            if done.is_err() {
+                reset(server);
+            }
+            done
+        }
+        Outbound::Tunnel(server) => tunnel(&mut client, server, seen, &tally).await,
     };
     if let Err((blame, error)) = done {
         tally.guard.blame(blame, error.to_string());
         reset(client);
-        reset(server);
     }
+}
+
+async fn sockets(client: &TcpStream, server: &TcpStream, seen: &[u8], tally: &Tally) -> Result<(), (Blame, io::Error)> {
+    let up = async {
+        write_all(server, seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
+        pump(client, server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+    };
+    let down = async { pump(server, client, &tally.received).await.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream)) };
+    tokio::try_join!(up, down).map(drop)
+}
+
+/// There is no socket whose bytes the kernel could move.
+async fn tunnel(client: &mut TcpStream, server: Tunnel, seen: &[u8], tally: &Tally) -> Result<(), (Blame, io::Error)> {
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let (mut from_client, mut to_client) = client.split();
+    let up = async {
+        to_server.write_all(seen).await.map_err(|e| (Blame::Upstream, e))?;
+        tally.sent.fetch_add(seen.len() as u64, Relaxed);
+        let pumped = pump_bytes(&mut from_client, &mut to_server, &tally.sent).await;
+        pumped.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+    };
+    let down = async {
+        let pumped = pump_bytes(&mut from_server, &mut to_client, &tally.received).await;
+        pumped.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream))
+    };
+    tokio::try_join!(up, down).map(drop)
+}
+
+/// As [`pump`], byte by byte through memory.
+async fn pump_bytes(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), moved: &AtomicU64) -> Result<(), Failed> {
+    let mut buffer = vec![0; COPY_SIZE];
+    loop {
+        let n = from.read(&mut buffer).await.map_err(Failed::Read)?;
+        if n == 0 {
+            break;
+        }
+        to.write_all(&buffer[..n]).await.map_err(Failed::Write)?;
+        to.flush().await.map_err(Failed::Write)?;
+        moved.fetch_add(n as u64, Relaxed);
+    }
+    // The other side may be gone already; then there is no one to tell.
+    drop(to.shutdown().await);
+    Ok(())
 }
 
 /// Closes with RST instead of FIN (SO_LINGER 0, socket(7)), so that the peer cannot mistake it for a clean end.
@@ -140,10 +189,7 @@ impl Failed {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::net::TcpListener;
 
     /// Both ends of a connection over loopback.
     pub async fn pair() -> (TcpStream, TcpStream) {

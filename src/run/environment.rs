@@ -38,7 +38,7 @@ use super::{
     mask,
     options::RunOptions,
     plan::{self, Connected},
-    routes, say,
+    proxies, routes, say,
     session::LAST_BYTES,
     settle,
     signals::{self, Signals, Terminal},
@@ -51,7 +51,7 @@ use crate::{
     provider::ProviderName,
     proxy::{self, caller, tls::Authority},
     route::policy::Policy,
-    upstream::{self, Upstream},
+    upstream::{self, Proxies, Upstream},
     vault::{self, Vault},
 };
 
@@ -79,10 +79,12 @@ struct Plan {
     policy: Policy,
     passthrough: Vec<Host>,
     upstream_ca: Vec<PathBuf>,
+    proxies: Proxies,
 }
 
 /// `authsome run` in the environment mode: the command's exit code.
 pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    proxies::conceal(&options.upstream)?;
     let identity = Identity::resolve(options.user.as_deref(), &|name| env::var(name).ok())?;
     // There is no namespace to make, so no right of root's is needed.
     identity.assume_keeping(false)?;
@@ -132,6 +134,7 @@ impl Plan {
     fn new(options: &RunOptions, config: &Config, identity: Identity) -> Result<Self, RunError> {
         let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
         let home = config.home.clone();
+        upstream::check_roots(&options.upstream_ca)?;
         vault::create_home(&home)?;
         let (connected, undecided) = plan::connected(&home, config, &options.connections)?;
         Ok(Self {
@@ -145,6 +148,7 @@ impl Plan {
             arguments: arguments.to_vec(),
             passthrough: config.passthrough.clone(),
             upstream_ca: options.upstream_ca.clone(),
+            proxies: proxies::chosen(&options.upstream)?,
         })
     }
 
@@ -176,6 +180,7 @@ impl Plan {
             // The command is on this host itself and reaches its addresses without us.
             allow_host_addresses: true,
             named_addresses: self.policy.named_addresses(),
+            proxies: self.proxies.clone(),
         });
         Ok(proxy::Context {
             routes,
@@ -191,7 +196,7 @@ impl Plan {
 
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`
     fn headline(&self) -> String {
-        format!("environment, HTTPS_PROXY set; {}", plan::injecting(&self.connected))
+        format!("environment, HTTPS_PROXY set{}; {}", proxies::via(&self.proxies), plan::injecting(&self.connected))
     }
 
     /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between

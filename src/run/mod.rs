@@ -19,6 +19,8 @@ mod plan;
 #[cfg(target_os = "linux")]
 mod ports;
 #[cfg(target_os = "linux")]
+pub mod proxies;
+#[cfg(target_os = "linux")]
 mod rules;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
@@ -92,6 +94,12 @@ pub enum RunError {
     Mask(#[from] mask::Error),
     #[error("--upstream-ca: {0}")]
     Roots(#[from] upstream::RootsError),
+    #[error(transparent)]
+    Upstream(#[from] upstream::InvalidProxy),
+    #[error(transparent)]
+    Proxy(#[from] upstream::UpstreamError),
+    #[error("hide the proxy's password on the command line: {0}")]
+    Conceal(#[source] io::Error),
     /// The kernel or the distribution does not let this user have a sandbox.
     #[error(transparent)]
     Gate(netns::userns::Gate),
@@ -140,6 +148,7 @@ pub enum RunError {
 
 /// `authsome run --transparent`: the command's exit code.
 pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    proxies::conceal(&options.upstream)?;
     netns::uplink::sweep()?;
     let plan = Plan::new(options, config)?;
     if options.dry_run {
@@ -194,6 +203,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         connect_timeout: upstream::CONNECT_TIMEOUT,
         allow_host_addresses: false,
         named_addresses: plan.policy.named_addresses(),
+        proxies: plan.proxies.clone(),
     });
     let context = proxy::Context {
         routes,
@@ -206,8 +216,10 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         authority,
     };
     let context = Arc::new(context);
+    let proxies = plan.proxies.clone();
+    let upstreams = dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone()));
     Ok(Services {
-        upstreams: dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone())),
+        upstreams: if proxies.is_empty() { upstreams } else { upstreams.known_by_others(move |host| proxies.look_up(host)) },
         context,
         v6: netns::link::has_default_route(true)?,
     })

@@ -2,7 +2,7 @@
 use crate::{provider::ProviderName, route::policy::Policy, vault::ConnectionName};
 use std::{ffi::OsString, path::PathBuf};
 
-pub use crate::config::{EgressChoice, Mode};
+pub use crate::config::{EgressChoice, Mode, UpstreamChoice};
 
 #[derive(Debug)]
 pub struct RunOptions {
@@ -10,6 +10,8 @@ pub struct RunOptions {
     pub egress: EgressChoice,
     /// Ports intercepted besides 443 and those of the connected providers.
     pub intercept_ports: Vec<u16>,
+    /// What outgoing connections go through.
+    pub upstream: UpstreamChoice,
     /// PEM files whose certificates are trusted besides the user's own.
     pub upstream_ca: Vec<PathBuf>,
     /// What the program may reach, besides what `config.toml` says.

@@ -18,7 +18,7 @@ use crate::{
     host::Host,
     provider::{Catalog, Provider, ProviderName},
     route::policy::{Policy, Protocol},
-    upstream,
+    upstream::{self, Proxies},
     vault::{self, ConnectionName, Vault},
 };
 
@@ -27,7 +27,7 @@ use super::{
     identity::Identity,
     mask,
     options::{EgressChoice, RunOptions},
-    rules,
+    proxies, rules,
 };
 
 /// What the child's traffic other than the intercepted travels through.
@@ -45,7 +45,7 @@ pub struct Connected {
     pub connection: ConnectionName,
 }
 
-/// A validated run. Holds no secret: the sandbox's first process is a copy of the process that made it.
+/// A validated run. Holds no secret of the vault's: the sandbox's first process is a copy of the process that made it.
 pub struct Plan {
     pub id: String,
     pub home: PathBuf,
@@ -67,6 +67,7 @@ pub struct Plan {
     pub undecided: Vec<ProviderName>,
     pub passthrough: Vec<Host>,
     pub upstream_ca: Vec<PathBuf>,
+    pub proxies: Proxies,
     pub survey: mask::Survey,
     pub defences: harden::Options,
 }
@@ -88,6 +89,7 @@ impl Plan {
         vault::create_home(&home)?;
         let signal_mask = SigSet::thread_get_mask().map_err(|errno| RunError::System("read the signal mask", errno))?;
         upstream::check_roots(&options.upstream_ca)?;
+        let proxies = proxies::chosen(&options.upstream)?;
         let policy = policy(options, config)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
@@ -120,6 +122,7 @@ impl Plan {
             undecided,
             passthrough: config.passthrough.clone(),
             upstream_ca: options.upstream_ca.clone(),
+            proxies,
             survey,
             defences: options.defences.clone(),
         })
@@ -132,7 +135,7 @@ impl Plan {
 
     /// `transparent, relay uplink; injecting openai, stripe`
     pub fn headline(&self) -> String {
-        format!("transparent, {} uplink; {}", self.egress, injecting(&self.connected))
+        format!("transparent, {} uplink{}; {}", self.egress, proxies::via(&self.proxies), injecting(&self.connected))
     }
 }
 

@@ -1,6 +1,10 @@
 //! The namespace's ruleset: what is redirected, what is left alone, what is refused.
 
-use netns::ruleset::{Redirect, Ruleset};
+use crate::dns;
+use netns::{
+    link::IpNet,
+    ruleset::{Redirect, Ruleset},
+};
 
 /// Where redirected TCP arrives. Above the ephemeral ports (net.ipv4.ip_local_port_range, 32768 to 60999) and registered for nothing.
 pub const LISTENER: u16 = 61443;
@@ -11,5 +15,11 @@ pub const WEB: [u16; 2] = [80, 443];
 
 /// `ports`: what is intercepted where the uplink carries the rest; none means every port, and that nothing but TCP and DNS passes.
 pub fn inside(ports: Option<&[u16]>) -> Ruleset {
-    Ruleset::redirect(&Redirect { table: "sandbox".to_owned(), listener: LISTENER, ports: ports.map(<[u16]>::to_vec), dns: DNS })
+    Ruleset::redirect(&Redirect {
+        table: "sandbox".to_owned(),
+        listener: LISTENER,
+        ports: ports.map(<[u16]>::to_vec),
+        networks: dns::made_up_networks().map(|(addr, prefix)| IpNet { addr, prefix }).to_vec(),
+        dns: DNS,
+    })
 }

@@ -1,11 +1,17 @@
-//! Dialling: name to addresses, addresses to one TCP connection.
+//! Dialling: name to addresses, addresses to one TCP connection, or a tunnel through a proxy.
 
-use super::{UpstreamError, forbidden};
+use super::{
+    UpstreamError, forbidden,
+    outbound::Outbound,
+    proxy::{Kind, Proxies, Proxy},
+    tls::{self, Offer},
+};
 use crate::host::{Host, Target};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -19,15 +25,29 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// A peer that vanished is noticed after about this long without a byte: well below the 350 s after which common NATs forget a connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Opens TCP connections and refuses forbidden addresses.
+/// Opens TCP connections, through proxies where there are any, and refuses forbidden addresses.
 pub struct Dialer {
     rule: forbidden::Rule,
+    proxies: Proxies,
+    /// For proxies that are reached by TLS.
+    tls: Arc<tls::Client>,
     timeout: Duration,
 }
 
+/// Where a request of plain HTTP goes.
+pub enum Plain {
+    Server(Outbound),
+    /// To a proxy that takes requests for servers (RFC 9112 §3.2.2).
+    Proxy(Outbound, Arc<Proxy>),
+}
+
 impl Dialer {
-    pub fn new(rule: forbidden::Rule, timeout: Duration) -> Self {
-        Self { rule, timeout }
+    pub fn new(rule: forbidden::Rule, proxies: Proxies, tls: Arc<tls::Client>, timeout: Duration) -> Self {
+        Self { rule, proxies, tls, timeout }
+    }
+
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     /// See [`forbidden::Rule::names`].
@@ -35,9 +55,88 @@ impl Dialer {
         self.rule.names(addr)
     }
 
-    /// A connection for TLS to `target`: to `addr` if one was chosen, else to whatever the name stands for.
-    /// Everything verified goes through here, so chaining through another proxy (CONNECT) belongs here too.
-    pub async fn connect(&self, target: &Target, addr: Option<SocketAddr>) -> Result<TcpStream, UpstreamError> {
+    /// A connection to `target`: through its proxy by name if it has one, else to `addr` if one was chosen, else to whatever the name stands for.
+    pub async fn connect(&self, target: &Target, addr: Option<SocketAddr>) -> Result<Outbound, UpstreamError> {
+        let Some(proxy) = self.proxies.of(target) else { return self.direct(target, addr).await.map(Outbound::Socket) };
+        let tunnel = async {
+            let outbound = self.reach(proxy, target, addr).await?;
+            match (proxy.kind, outbound) {
+                (Kind::Socks5, Outbound::Socket(socket)) => proxy.socks(socket, target).await,
+                (_, Outbound::Socket(socket)) => proxy.connect(socket, target).await,
+                (_, tls) => proxy.connect(tls, target).await,
+            }
+        };
+        self.in_time(proxy, tunnel).await
+    }
+
+    /// As [`Self::connect`], for one request of plain HTTP.
+    pub async fn connect_plain(&self, target: &Target) -> Result<Plain, UpstreamError> {
+        match self.proxies.of(target) {
+            Some(proxy) if proxy.kind != Kind::Socks5 => {
+                let outbound = self.in_time(proxy, self.reach(proxy, target, None)).await?;
+                Ok(Plain::Proxy(outbound, proxy.clone()))
+            }
+            _ => self.connect(target, None).await.map(Plain::Server),
+        }
+    }
+
+    /// Whether each proxy answers: a connection to it, and TLS where it speaks that.
+    pub async fn probe(&self, proxy: &Proxy) -> Result<(), UpstreamError> {
+        self.in_time(proxy, self.open_proxy(proxy)).await.map(drop)
+    }
+
+    async fn in_time<T>(&self, proxy: &Proxy, attempt: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+        match timeout(self.timeout, attempt).await {
+            Ok(done) => done,
+            Err(_) => {
+                let source = UpstreamError::Timeout { peer: proxy.target.to_string(), stage: "answer", after: self.timeout };
+                Err(UpstreamError::Proxy { proxy: proxy.target.clone(), source: Box::new(source) })
+            }
+        }
+    }
+
+    /// A connection to the proxy, which may then be asked for `target`. What may not be dialled may not be asked for either.
+    async fn reach(&self, proxy: &Proxy, target: &Target, addr: Option<SocketAddr>) -> Result<Outbound, UpstreamError> {
+        if let Some(addr) = addr {
+            self.rule.check(addr)?;
+        }
+        match &target.host {
+            Host::Ip(ip) => self.rule.check((*ip, target.port).into())?,
+            Host::Name(name) if is_localhost(name.as_str()) => self.rule.check((Ipv4Addr::LOCALHOST, target.port).into())?,
+            Host::Name(_) => {}
+        }
+        let (outbound, peer) = self.open_proxy(proxy).await?;
+        // What is loopback to a proxy on this host is this host's; elsewhere a name is the proxy's own business.
+        if let Host::Name(name) = &target.host
+            && self.rule.check(peer).is_err()
+            && let Ok(found) = tokio::net::lookup_host((name.as_str(), target.port)).await
+        {
+            found.into_iter().try_for_each(|addr| self.rule.check(addr))?;
+        }
+        Ok(outbound)
+    }
+
+    /// The user named the proxy, so it may be anywhere, this host included. The rule is not changed by that: nobody else gets there.
+    async fn open_proxy(&self, proxy: &Proxy) -> Result<(Outbound, SocketAddr), UpstreamError> {
+        let unusable = |source| UpstreamError::Proxy { proxy: proxy.target.clone(), source: Box::new(source) };
+        let Target { host, port } = &proxy.target;
+        let addrs = match host {
+            Host::Ip(ip) => vec![(*ip, *port).into()],
+            Host::Name(name) => {
+                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
+                alternate(found.map_err(|source| unusable(UpstreamError::Lookup { host: host.clone(), source }))?.collect())
+            }
+        };
+        let socket = race(addrs).await.map_err(|(addr, source)| unusable(UpstreamError::Connect { addr, source }))?;
+        let peer = socket.peer_addr().map_err(|source| unusable(UpstreamError::Connect { addr: ([0, 0, 0, 0], *port).into(), source }))?;
+        if proxy.kind != Kind::Https {
+            return Ok((Outbound::Socket(socket), peer));
+        }
+        let (tls, _) = self.tls.connect(Outbound::Socket(socket), &proxy.target, Offer::Http1).await.map_err(unusable)?;
+        Ok((Outbound::tunnel(tls), peer))
+    }
+
+    async fn direct(&self, target: &Target, addr: Option<SocketAddr>) -> Result<TcpStream, UpstreamError> {
         match (addr, &target.host) {
             (Some(addr), _) => self.dial(addr).await,
             (None, Host::Ip(ip)) => self.dial((*ip, target.port).into()).await,
@@ -46,7 +145,7 @@ impl Dialer {
     }
 
     /// A connection to exactly this address.
-    pub async fn dial(&self, addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    async fn dial(&self, addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
         self.rule.check(addr)?;
         match timeout(self.timeout, open(addr)).await {
             Ok(connected) => connected.map_err(|source| UpstreamError::Connect { addr, source }),
@@ -84,6 +183,11 @@ impl Dialer {
     fn timed_out(&self, peer: String) -> UpstreamError {
         UpstreamError::Timeout { peer, stage: "connection", after: self.timeout }
     }
+}
+
+/// RFC 6761 §6.3.
+fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 async fn open(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -134,6 +238,11 @@ async fn race(addrs: Vec<SocketAddr>) -> Result<TcpStream, (SocketAddr, io::Erro
 mod tests {
     use super::*;
 
+    fn dialer(allow_host: bool, proxies: Proxies) -> Dialer {
+        let timeout = Duration::from_secs(20);
+        Dialer::new(forbidden::Rule::new(allow_host, Vec::new()), proxies, Arc::new(tls::Client::new(Vec::new(), timeout)), timeout)
+    }
+
     fn addrs(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
@@ -165,20 +274,22 @@ mod tests {
     async fn a_name_is_looked_up_where_no_address_was_chosen() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let dialer = Dialer::new(forbidden::Rule::new(true, Vec::new()), Duration::from_secs(20));
+        let dialer = dialer(true, Proxies::default());
         let connect = |host: &str| {
             let target = Target { host: host.parse().unwrap(), port: addr.port() };
             let dialer = &dialer;
             async move { dialer.connect(&target, None).await }
         };
-        assert_eq!(connect("localhost").await.unwrap().peer_addr().unwrap(), addr);
-        assert_eq!(connect("127.0.0.1").await.unwrap().peer_addr().unwrap(), addr);
+        for host in ["localhost", "127.0.0.1"] {
+            let Outbound::Socket(socket) = connect(host).await.unwrap() else { panic!("a socket") };
+            assert_eq!(socket.peer_addr().unwrap(), addr);
+        }
     }
 
     #[tokio::test]
     async fn names_are_held_to_the_rule_too() {
         let target = Target { host: "localhost".parse().unwrap(), port: 9 };
-        let dialer = Dialer::new(forbidden::Rule::new(false, Vec::new()), Duration::from_secs(5));
+        let dialer = dialer(false, Proxies::default());
         assert!(matches!(dialer.connect(&target, None).await, Err(UpstreamError::Forbidden(_))));
         assert!(matches!(dialer.dial("169.254.169.254:80".parse().unwrap()).await, Err(UpstreamError::Forbidden(_))));
         assert!(matches!(dialer.connect(&target, "[::ffff:127.0.0.1]:9".parse().ok()).await, Err(UpstreamError::Forbidden(_))));

@@ -1,6 +1,6 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, BoxError, Protocol, adapt, pool::Entry};
+use super::{Body, BoxError, Protocol, adapt, outbound::Outbound, pool::Entry};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -15,12 +15,12 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
-use tokio::{net::TcpStream, runtime::Handle};
+use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
 /// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: four times hyper's default, since services
@@ -44,7 +44,7 @@ pub enum Opened {
 pub struct Http1 {
     sender: http1::SendRequest<Body>,
     /// `None` once it has ended.
-    driver: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send + Sync>>>,
+    driver: Option<Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>>,
 }
 
 /// An HTTP/2 connection that requests share.
@@ -96,12 +96,12 @@ struct Sending {
 }
 
 /// Starts HTTP on a TLS connection.
-pub async fn open(stream: TlsStream<TcpStream>, protocol: Protocol) -> hyper::Result<Opened> {
+pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Result<Opened> {
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
-            Ok(Opened::Http1(Http1 { sender, driver: Some(Box::pin(connection.with_upgrades())) }))
+            Ok(Opened::Http1(Http1 { sender, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -219,7 +219,7 @@ impl Http1 {
 
     fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(driver) = &mut self.driver
-            && let Poll::Ready(end) = driver.as_mut().poll(cx)
+            && let Poll::Ready(end) = driver.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
         {
             log_end(end);
             self.driver = None;

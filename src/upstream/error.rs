@@ -17,6 +17,19 @@ pub enum UpstreamError {
     Lookup { host: Host, source: io::Error },
     #[error("connect to {addr}: {source}")]
     Connect { addr: SocketAddr, source: io::Error },
+    /// The proxy on the way cannot be used; why.
+    #[error("proxy {proxy}: {source}")]
+    Proxy { proxy: Target, source: Box<UpstreamError> },
+    /// The proxy wants a login, or another one. `given`: there was one; `basic`: Basic would do, which is what there is.
+    #[error("proxy {proxy} wants a login{}: {reason}", if *given { " other than the one given" } else { "" })]
+    ProxyLogin { proxy: Target, given: bool, basic: bool, reason: String },
+    /// `unreachable`: it tried, and could not.
+    #[error("proxy {proxy} {} {target}: {reason}", if *unreachable { "could not reach" } else { "does not let through to" })]
+    ProxyRefused { proxy: Target, target: Target, reason: String, unreachable: bool },
+    #[error("proxy {proxy} does not answer as an HTTP proxy: {}", chain(source))]
+    ProxyHttp { proxy: Target, source: hyper::Error },
+    #[error("proxy {proxy} does not answer as a SOCKS5 proxy: {reason}")]
+    ProxySocks { proxy: Target, reason: String },
     #[error("{peer}: no {stage} within {} s", after.as_secs_f32())]
     Timeout { peer: String, stage: &'static str, after: Duration },
     #[error(transparent)]
@@ -35,11 +48,14 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// Stable, for `x-authsome-error` and audit: `upstream-forbidden`, `upstream-connect`, `upstream-certificate`, `upstream-tls`,
-    /// `upstream-protocol`, `upstream-timeout`, `request-body`.
+    /// `upstream-protocol`, `upstream-timeout`, `request-body`; of a proxy on the way `proxy-unusable`, `proxy-login`, `proxy-refused`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Forbidden(_) => "upstream-forbidden",
             Self::OwnAddresses(_) | Self::Lookup { .. } | Self::Connect { .. } => "upstream-connect",
+            Self::Proxy { .. } | Self::ProxyHttp { .. } | Self::ProxySocks { .. } => "proxy-unusable",
+            Self::ProxyLogin { .. } => "proxy-login",
+            Self::ProxyRefused { .. } => "proxy-refused",
             Self::Timeout { .. } => "upstream-timeout",
             Self::Roots(_) | Self::Certificate { .. } => "upstream-certificate",
             Self::Tls { .. } => "upstream-tls",
@@ -67,8 +83,35 @@ impl UpstreamError {
             Self::Roots(error) => error.hint(),
             Self::Lookup { host, .. } => format!("check that this machine itself can look up {host}"),
             Self::Connect { .. } | Self::Timeout { .. } => "check that this machine itself can reach it".to_owned(),
+            Self::Proxy { source, .. } if matches!(**source, Self::Certificate { .. } | Self::Roots(_)) => source.hint(),
+            Self::Proxy { .. } | Self::ProxyHttp { .. } | Self::ProxySocks { .. } => {
+                "check that the proxy runs and that --upstream or HTTPS_PROXY names it rightly; --upstream none goes without".to_owned()
+            }
+            Self::ProxyLogin { basic: false, .. } => "it takes no user and password in clear; authsome speaks Basic".to_owned(),
+            Self::ProxyLogin { .. } => "name user and password in the proxy's URL: http://USER:PASSWORD@HOST:PORT".to_owned(),
+            Self::ProxyRefused { unreachable: true, target, .. } => format!("check that the proxy can look up and reach {}", target.host),
+            Self::ProxyRefused { target, .. } => {
+                format!("ask whoever runs the proxy, or let it go direct: NO_PROXY={}", target.host)
+            }
             Self::OwnAddresses(_) | Self::Tls { .. } | Self::Http { .. } | Self::RequestBody { .. } => String::new(),
         }
+    }
+}
+
+impl UpstreamError {
+    /// What it is about: the proxy on the way if that failed, so that it is said once and not for every host.
+    pub fn about<'a>(&'a self, host: &'a Host) -> &'a Host {
+        match self {
+            Self::Proxy { proxy, .. } | Self::ProxyLogin { proxy, .. } | Self::ProxyHttp { proxy, .. } | Self::ProxySocks { proxy, .. } => {
+                &proxy.host
+            }
+            _ => host,
+        }
+    }
+
+    /// Whether a proxy on the way is the reason.
+    pub fn is_of_proxy(&self) -> bool {
+        self.kind().starts_with("proxy-")
     }
 }
 

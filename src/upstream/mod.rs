@@ -5,33 +5,41 @@ mod connect;
 mod connection;
 mod error;
 mod forbidden;
+mod outbound;
 mod pool;
+mod proxy;
 mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use self::{connection::ResponseBody, error::UpstreamError, roots::RootsError, tls::BadCertificate};
+pub use self::{
+    connection::ResponseBody,
+    outbound::{Outbound, Tunnel},
+    proxy::{InvalidProxy, Proxies},
+};
+pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};
 pub use self::{forbidden::networks as forbidden_networks, roots::check as check_roots};
 
 use self::{
-    connect::Dialer,
+    connect::{Dialer, Plain},
     connection::{Connection, Failure, Opened},
     pool::{Entry, Pool},
     tls::Offer,
 };
 use crate::{credential::Authorized, host::Target};
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
-use tokio::net::TcpStream;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body on its way up.
@@ -62,12 +70,14 @@ pub struct Options {
     pub allow_host_addresses: bool,
     /// Addresses, with a port or for all, that may be reached although they are the host's, link-local or metadata: the user named them.
     pub named_addresses: Vec<(IpAddr, Option<u16>)>,
+    /// What connections go through.
+    pub proxies: Proxies,
 }
 
 /// Dialler, TLS client and pool of one run; roots are read on first use.
 pub struct Upstream {
     dialer: Dialer,
-    tls: tls::Client,
+    tls: Arc<tls::Client>,
     pool: Arc<Pool>,
     sweeping: Once,
 }
@@ -75,9 +85,10 @@ pub struct Upstream {
 impl Upstream {
     pub fn new(options: Options) -> Arc<Self> {
         let rule = forbidden::Rule::new(options.allow_host_addresses, options.named_addresses);
+        let tls = Arc::new(tls::Client::new(options.extra_roots, options.connect_timeout));
         Arc::new(Self {
-            dialer: Dialer::new(rule, options.connect_timeout),
-            tls: tls::Client::new(options.extra_roots, options.connect_timeout),
+            dialer: Dialer::new(rule, options.proxies, tls.clone(), options.connect_timeout),
+            tls,
             pool: Arc::default(),
             sweeping: Once::new(),
         })
@@ -88,14 +99,49 @@ impl Upstream {
         self.dialer.names(addr)
     }
 
-    /// A plain TCP connection for an opaque relay, TCP_NODELAY set, forbidden addresses refused.
-    pub async fn dial(&self, addr: SocketAddr) -> Result<TcpStream, UpstreamError> {
-        self.dialer.dial(addr).await
+    /// A connection for an opaque relay, TCP_NODELAY set, forbidden addresses refused. A proxy is asked for the target; else `addr` is dialled, and
+    /// where there is none whatever the target's name stands for.
+    pub async fn dial(&self, target: &Target, addr: Option<SocketAddr>) -> Result<Outbound, UpstreamError> {
+        self.dialer.connect(target, addr).await
     }
 
-    /// As [`Self::dial`], to whatever address the target's name stands for.
-    pub async fn dial_target(&self, target: &Target) -> Result<TcpStream, UpstreamError> {
-        self.dialer.connect(target, None).await
+    /// What connections go through.
+    pub fn proxies(&self) -> &Proxies {
+        self.dialer.proxies()
+    }
+
+    /// Whether every proxy can be reached.
+    pub async fn probe_proxies(&self) -> Result<(), UpstreamError> {
+        for proxy in self.proxies().each() {
+            self.dialer.probe(proxy).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one request of plain HTTP, in origin form, over a connection of its own: it is rare and not worth a pool. A proxy that speaks HTTP is
+    /// asked for the URL (RFC 9112 §3.2.2), not for a tunnel, which many grant to port 443 alone.
+    pub async fn send_plain(&self, target: &Target, mut request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        let failed = |source| UpstreamError::Http { target: target.clone(), source };
+        let (outbound, proxy) = match self.dialer.connect_plain(target).await? {
+            Plain::Server(outbound) => (outbound, None),
+            Plain::Proxy(outbound, proxy) => (outbound, Some(proxy)),
+        };
+        if let Some(proxy) = &proxy {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            if let Ok(uri) = Uri::builder().scheme("http").authority(target.to_string()).path_and_query(path).build() {
+                *request.uri_mut() = uri;
+            }
+            if let Some(value) = proxy.authorization() {
+                request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
+            }
+        }
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(outbound)).await.map_err(failed)?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(failed)?;
+        if let Some(proxy) = proxy {
+            proxy.check(&response)?;
+        }
+        Ok(response)
     }
 
     /// What to offer the child by ALPN. `h2`: the child offers h2; it gets it where the destination speaks it, which is remembered. When nothing

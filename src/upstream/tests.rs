@@ -13,6 +13,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     task::{Context, Poll},
 };
+use tokio::net::TcpStream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -58,6 +59,7 @@ impl Ca {
             connect_timeout: Duration::from_secs(20),
             allow_host_addresses: true,
             named_addresses: Vec::new(),
+            proxies: Default::default(),
         })
     }
 }
@@ -246,6 +248,7 @@ async fn bad_extra_roots_are_named() {
         connect_timeout: Duration::from_secs(20),
         allow_host_addresses: true,
         named_addresses: Vec::new(),
+        proxies: Default::default(),
     });
     let (to, _) = listen(Ca::new().acceptor(&[], |_| {}), http1).await;
     let error = upstream.protocol(&to, true).await.unwrap_err();
@@ -274,6 +277,7 @@ async fn what_is_no_connection_says_so() {
         connect_timeout: Duration::from_millis(1),
         allow_host_addresses: true,
         named_addresses: Vec::new(),
+        proxies: Default::default(),
     });
     assert!(matches!(hasty.protocol(&to, true).await, Err(UpstreamError::Timeout { .. } | UpstreamError::Roots(_))));
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Protocol, UpstreamError,
+    outbound::Outbound,
     roots::{self, RootsError},
 };
 use crate::host::{Host, Target};
@@ -11,7 +12,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, sync::OnceCell, time::timeout};
+use tokio::{sync::OnceCell, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What to offer by ALPN (RFC 7301).
@@ -73,7 +74,7 @@ impl Client {
     }
 
     /// A TLS connection on `tcp` whose certificate verified for the target's host, and what it speaks.
-    pub async fn connect(&self, tcp: TcpStream, target: &Target, offer: Offer) -> Result<(TlsStream<TcpStream>, Protocol), UpstreamError> {
+    pub async fn connect(&self, tcp: Outbound, target: &Target, offer: Offer) -> Result<(TlsStream<Outbound>, Protocol), UpstreamError> {
         let configs = self.ready().await?;
         let config = match offer {
             Offer::Http1 => &configs.http1,

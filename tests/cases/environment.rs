@@ -39,8 +39,9 @@ fn inside(world: &World, client: &str) -> Output {
 }
 
 fn variables_are_set(world: &World) {
-    let said =
-        succeeded(&finish(world.by_environment(&[], &["env"]).env("AUTHSOME_MASTER_KEY_FILE", "/nowhere").env("ALL_PROXY", "socks5://h")));
+    let said = succeeded(&finish(
+        world.by_environment(&[], &["env"]).env("AUTHSOME_MASTER_KEY_FILE", "/nowhere").env("ALL_PROXY", "socks5://h:1080"),
+    ));
     let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
     let proxy = value("HTTPS_PROXY").unwrap();
     assert!(proxy.strip_prefix("http://127.0.0.1:").is_some_and(|port| port.parse::<u16>().is_ok()), "{said}");

@@ -317,6 +317,7 @@ impl Proxy {
                 connect_timeout: Duration::from_secs(20),
                 allow_host_addresses: true,
                 named_addresses: Vec::new(),
+                proxies: Default::default(),
             }),
             audit: audit::Log::open(&audit.path().join("audit.jsonl"), "test", 10 << 20).unwrap(),
             names: Arc::new(Names::default()),

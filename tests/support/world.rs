@@ -32,7 +32,7 @@ const PATIENCE: &str = "60";
 
 /// A provider on the reserved names, whose upstream certificates are bad on purpose for some.
 const ACME: &str = r#"{"schema_version": 1, "name": "acme", "display_name": "Acme", "auth_type": "api_key", "flow": "api_key",
-  "api_url": ["api.acme.test", "h1.acme.test", "programs.acme.test", "expired.acme.test", "wronghost.acme.test", "unknown.acme.test"],
+  "api_url": ["api.acme.test", "h1.acme.test", "programs.acme.test", "inner.acme.test", "expired.acme.test", "wronghost.acme.test", "unknown.acme.test"],
   "api_key": {"header_name": "X-Api-Key", "header_prefix": null, "env_var": "ACME_KEY"}, "export": {"ACME_KEY": "API_TOKEN"}}"#;
 
 /// The programs that clients are made of, by the name they have in the user's home.

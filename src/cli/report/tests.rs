@@ -111,7 +111,6 @@ fn what_this_command_does_not_do_here() {
         "this is inside a run: the vault is out of reach here",
         "programs use credentials without having them; call authsome outside of run 4f1c",
     );
-    told(Failure::NotInThisVersion("--upstream"), "UsageError", 2, "--upstream is not in this version", "leave --upstream out");
     told(
         Failure::Policy { path: "/p".into(), source: PolicyError::Rule("get x".parse::<Rule>().unwrap_err()) },
         "PolicyError",
@@ -181,7 +180,7 @@ fn configuration() {
         "ConfigError",
         2,
         "/h/f:3: unknown key `vault.keys`",
-        "did you mean `vault.key`? There is run.mode, run.egress, run.passthrough, run.allow, run.deny, vault.key, audit.required, audit.max_size",
+        "did you mean `vault.key`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, vault.key, audit.required, audit.max_size",
     );
     told(
         ConfigError::Value { path: path(), line, key: "run.mode".into(), text: "x".into(), accepted: "a or b".into() },

@@ -189,7 +189,7 @@ fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError
         });
         return Refusal { status: StatusCode::BAD_REQUEST, kind: error.kind(), message, hint };
     }
-    session.context.notices.upstream(&session.destination.target.host, &message, &hint);
+    session.context.notices.upstream(error.about(&session.destination.target.host), &message, &hint);
     exchange.record(|guard| {
         guard.verdict(Verdict::Failed, error.kind());
         guard.blame(Blame::Upstream, message.clone());

@@ -11,7 +11,8 @@ use rustls::{
 use std::{collections::HashMap, sync::Arc};
 
 /// Names with a good certificate.
-const GOOD: [&str; 5] = ["api.openai.com", "api.acme.test", "h1.acme.test", "other.test", "pinned.test"];
+const GOOD: [&str; 7] =
+    ["api.openai.com", "api.acme.test", "h1.acme.test", "other.test", "pinned.test", "inner.acme.test", "only.proxy.test"];
 /// Served by the programs that a test starts, so its certificate can be had as files.
 pub const PROGRAMS: &str = "programs.acme.test";
 pub const EXPIRED: &str = "expired.acme.test";
