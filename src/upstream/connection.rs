@@ -39,12 +39,15 @@ pub enum Opened {
     H2(H2),
 }
 
+/// Never locked: the mutex only makes it `Sync`, as bodies have to be.
+type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
+
 /// An HTTP/1.1 connection. It has no task of its own: whoever waits for the response drives it. So request, response and connection wake one
 /// task, and the child gets head and first octets of the body in one write.
 pub struct Http1 {
     sender: http1::SendRequest<Body>,
     /// `None` once it has ended.
-    driver: Option<Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>>,
+    driver: Option<Driver>,
 }
 
 /// An HTTP/2 connection that requests share.
