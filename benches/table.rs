@@ -16,7 +16,7 @@ const ROUNDS: u32 = 5;
 fn main() {
     for count in [10, 100, 1_000, 10_000] {
         let table = Table::new((0..count).map(route).collect(), Vec::new(), Vec::new());
-        let (exact, pattern) = (count / 2 & !1, count / 2 | 1);
+        let (exact, pattern) = ((count / 2) & !1, (count / 2) | 1);
         println!("{count} {:.1} {:.1}", time(&table, &host(exact)), time(&table, &format!("eu.{}", host(pattern))));
     }
 }
@@ -27,7 +27,7 @@ fn host(number: usize) -> String {
 
 /// Every other one a pattern.
 fn route(number: usize) -> Route {
-    let url = if number % 2 == 0 { host(number) } else { format!(r"regex:(.+\.)?{}", host(number).replace('.', r"\.")) };
+    let url = if number.is_multiple_of(2) { host(number) } else { format!(r"regex:(.+\.)?{}", host(number).replace('.', r"\.")) };
     Route { provider: format!("acme{number}").parse().expect("a name"), url: url.parse().expect("a URL or pattern") }
 }
 
