@@ -113,7 +113,7 @@ fn loading_again_replaces() {
 
 #[test]
 fn creating_replaces_nothing() {
-    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns });
+    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns, networks: Vec::new() });
     let first = listed(|| {
         redirect(61054).create().unwrap();
         assert_eq!(redirect(61053).create().unwrap_err().source, nix::errno::Errno::EEXIST);
