@@ -6,7 +6,7 @@ use super::{
 use crate::{
     login::{LoginError, api_key, api_key::Input},
     provider::Provider,
-    vault::{ConnectionName, Kind, Record, VaultError},
+    vault::{ConnectionName, Record, VaultError},
 };
 use serde_json::json;
 
@@ -56,13 +56,7 @@ impl Login {
             return Err(VaultError::Exists { provider: provider.name, connection: self.connection }.into());
         }
         let fields = api_key::collect(&provider, &self.input(&provider, context), &variable)?;
-        let record = Record {
-            provider: provider.name.clone(),
-            connection: self.connection.clone(),
-            base_url: self.base_url,
-            created_at: jiff::Timestamp::now().as_second(),
-            kind: Kind::ApiKey { fields },
-        };
+        let record = Record::of_keys(provider.name.clone(), self.connection.clone(), self.base_url, fields);
         vault.store(&record, self.force)?;
         let (name, connection) = (provider.name.as_str(), self.connection.as_str());
         let document = json!({"status": "success", "provider": name, "connection": connection, "record_status": "connected"});

@@ -8,7 +8,7 @@ use crate::{
     login::scan::{self, Found, Place, State, Variables},
     provider::{Provider, ProviderName},
     secret::Secret,
-    vault::{ConnectionName, Kind, Record, Vault},
+    vault::{ConnectionName, Record, Vault},
 };
 use serde_json::json;
 use std::{env, path::PathBuf};
@@ -41,11 +41,11 @@ impl Scan {
             rows.push((found, state));
         }
         let imported = if self.import { import(context, &vault, &rows)? } else { Vec::new() };
+        let was_imported = |found: &Found, state: State| state == State::New && imported.contains(&found.provider);
         if context.out.json {
             let entry = |(found, state): &(Found, State)| {
-                let imported = imported.contains(&found.provider) && *state == State::New;
                 json!({"provider": found.provider.as_str(), "variables": found.variables, "place": found.place.to_string(),
-                    "state": name(*state), "imported": imported})
+                    "state": name(*state), "imported": was_imported(found, *state)})
             };
             context.out.document(&json!({"found": rows.iter().map(entry).collect::<Vec<_>>()}))?;
             return Ok(0);
@@ -56,8 +56,7 @@ impl Scan {
         }
         let header = ["PROVIDER", "VARIABLE", "WHERE", "STATE"].map(str::to_owned).to_vec();
         let row = |(found, state): &(Found, State)| {
-            let new = *state == State::New && imported.contains(&found.provider);
-            let state = if new { "imported".to_owned() } else { state.to_string() };
+            let state = if was_imported(found, *state) { "imported".to_owned() } else { state.to_string() };
             vec![found.provider.to_string(), printable(&found.variables.join(", ")), printable(&found.place.to_string()), state]
         };
         context.out.data(&table(&std::iter::once(header).chain(rows.iter().map(row)).collect::<Vec<_>>()))?;
@@ -117,10 +116,7 @@ fn import(context: &Context, vault: &Vault, rows: &[(Found, State)]) -> Result<V
                 other.provider
             ));
         } else {
-            let connection = ConnectionName::default();
-            let created_at = jiff::Timestamp::now().as_second();
-            let record =
-                Record { provider: name.clone(), connection, base_url: None, created_at, kind: Kind::ApiKey { fields: found.fields() } };
+            let record = Record::of_keys(name.clone(), ConnectionName::default(), None, found.fields());
             vault.store(&record, false)?;
             imported.push(name.clone());
         }

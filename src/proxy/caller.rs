@@ -73,16 +73,16 @@ pub fn descendants(ancestor: Pid) -> io::Result<BTreeSet<Pid>> {
 
 /// The fourth field of /proc/PID/stat (proc_pid_stat(5)).
 fn parent(stat: &str) -> Option<i32> {
-    field(stat, 4)?.parse().ok()
+    stat_field(stat, 4)?.parse().ok()
 }
 
 /// In clock ticks since the machine's start; no two processes of one number have the same.
 fn start_time(pid: Pid) -> Option<u64> {
-    field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)?.parse().ok()
+    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)?.parse().ok()
 }
 
-/// Counted from 1; the second field, the program's name, may hold anything, parentheses too.
-fn field(stat: &str, number: usize) -> Option<&str> {
+/// A field of /proc/PID/stat (proc_pid_stat(5)), counted from 1, past the second: that is the program's name and may hold anything, parentheses too.
+pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }

@@ -1,7 +1,10 @@
 //! What a run's outgoing connections go through, and where its password must not be read.
 
 use super::{RunError, options::UpstreamChoice};
-use crate::upstream::{Options, Proxies, Upstream};
+use crate::{
+    proxy::caller::stat_field,
+    upstream::{Options, Proxies, Upstream},
+};
 use std::{env, fs, io, os::unix::fs::FileExt, time::Duration};
 use tokio::runtime;
 
@@ -63,9 +66,11 @@ fn conceal_login(url: &str) -> io::Result<()> {
     found.into_iter().try_for_each(|at| memory.write_all_at(&vec![b'*'; login.len()], start + at as u64))
 }
 
-/// Where our arguments are in memory: `arg_start`, field 48 (proc_pid_stat(5)). The second field, our name, may hold anything but ends the last `)`.
+/// Where our arguments are in memory: `arg_start`, field 48 (proc_pid_stat(5)).
 fn arguments_start() -> io::Result<u64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(48 - 3));
-    field.and_then(|text| text.parse().ok()).filter(|start| *start != 0).ok_or_else(|| io::Error::other("no address in /proc/self/stat"))
+    stat_field(&stat, 48)
+        .and_then(|text| text.parse().ok())
+        .filter(|start| *start != 0)
+        .ok_or_else(|| io::Error::other("no address in /proc/self/stat"))
 }

@@ -23,7 +23,7 @@ use std::{
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 
-use crate::vault::VaultError;
+use crate::{certificate::fingerprint, vault::VaultError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -76,9 +76,7 @@ pub struct Fingerprint(String);
 
 impl Fingerprint {
     pub fn of(der: &[u8]) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-        let octets: Vec<_> = digest.as_ref().iter().map(|octet| format!("{octet:02X}")).collect();
-        Self(octets.join(":"))
+        Self(fingerprint::sha256(der))
     }
 
     /// Of the first certificate in a text.

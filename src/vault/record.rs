@@ -108,6 +108,16 @@ impl Kind {
 }
 
 impl Record {
+    /// Keys that were typed in or found, as of now.
+    pub fn of_keys(
+        provider: ProviderName,
+        connection: ConnectionName,
+        base_url: Option<String>,
+        fields: BTreeMap<String, Secret<String>>,
+    ) -> Self {
+        Self { provider, connection, base_url, created_at: jiff::Timestamp::now().as_second(), kind: Kind::ApiKey { fields } }
+    }
+
     /// As JSON, in a buffer that is wiped.
     pub(super) fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
         let credential = match &self.kind {
