@@ -113,6 +113,7 @@ pub fn sweep() -> Result<()> {
 impl Inner {
     /// Addresses, link and default routes, in the calling thread's namespace, which must be the one the uplink was made for.
     pub fn configure(&self) -> Result<()> {
+        forwarding::trust_own_addresses(&self.link)?;
         link::up(&self.link)?;
         for side in [Some(self.v4), self.v6].into_iter().flatten() {
             link::add_address(&self.link, side.addr)?;

@@ -192,6 +192,17 @@ fn traffic_leaves_by_the_address_of_the_host() {
         .unwrap();
 }
 
+/// An address that becomes usable later is a change of the network to who watches it.
+#[test]
+fn no_address_is_still_being_looked_for() {
+    let Some(world) = world() else { return };
+    let (inner, uplink) = connect(&world, &[]);
+    let shown = |what: &[&str]| inner.run(|| run("ip", &[&["-6", "-o", "address", "show", "scope", "link"], what].concat())).unwrap();
+    assert!(shown(&[]).contains("fe80:"), "there is one to look at");
+    assert_eq!(shown(&["tentative"]), "");
+    world.host.run(|| uplink.remove().unwrap()).unwrap();
+}
+
 #[test]
 fn no_service_of_the_host_is_reached() {
     let Some(world) = world() else { return };

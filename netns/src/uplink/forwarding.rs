@@ -89,6 +89,13 @@ impl Journal {
     }
 }
 
+/// The link-local address that the kernel gives a link is usable at once: nobody else is on this wire to have the same, and looking for them takes a
+/// second, at whose end programs that watch the network (browsers) take it for another and break off what they do.
+pub(super) fn trust_own_addresses(link: &str) -> Result<()> {
+    let path = format!("net/ipv6/conf/{link}/accept_dad");
+    if read(&path)?.is_some_and(|value| value != "0") { write(&path, "0") } else { Ok(()) }
+}
+
 /// The links whose `setting` is `value`. Our own are not among them: theirs end with them.
 fn others(directory: &str, setting: &str, value: &str) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
