@@ -22,9 +22,12 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: four times hyper's default, since services
+/// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
 /// send long `content-security-policy` and `set-cookie` fields.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
+const MAX_HEADER_LIST: u32 = 128 * 1024;
+
+/// Header fields of a response in HTTP/1.1; hyper's default of 100 is less than some servers send.
+const MAX_HEADERS: usize = 256;
 
 /// A verified connection that can take one request now.
 pub enum Connection {
@@ -75,7 +78,7 @@ pub async fn open(stream: TlsStream<TcpStream>, protocol: Protocol) -> hyper::Re
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let (mut sender, connection) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
+            let (mut sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
             tokio::spawn(async move { log_end(connection.with_upgrades().await) });
             sender.ready().await?;
             Ok(Opened::Http1(sender))
