@@ -33,6 +33,7 @@ mod cases {
     pub mod programs;
     pub mod relay;
     pub mod root;
+    pub mod tcp_programs;
     pub mod upstream;
     pub mod websocket;
 }
@@ -72,6 +73,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),
     ("websocket", cases::websocket::CASES),
+    ("tcp_programs", cases::tcp_programs::CASES),
 ];
 
 fn main() -> ExitCode {
