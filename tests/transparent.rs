@@ -26,6 +26,7 @@ mod cases {
     pub mod internet;
     pub mod kills;
     pub mod names;
+    pub mod packages;
     pub mod pinned;
     pub mod policy;
     pub mod probes;
@@ -73,6 +74,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),
     ("websocket", cases::websocket::CASES),
+    ("packages", cases::packages::CASES),
     ("tcp_programs", cases::tcp_programs::CASES),
 ];
 
