@@ -28,6 +28,7 @@ mod cases {
     pub mod matrix;
     pub mod misdirection;
     pub mod names;
+    pub mod packages;
     pub mod page;
     pub mod pinned;
     pub mod policy;
@@ -36,6 +37,7 @@ mod cases {
     pub mod programs;
     pub mod relay;
     pub mod root;
+    pub mod tcp_programs;
     pub mod trust;
     pub mod upstream;
     pub mod upstream_proxy;
@@ -82,6 +84,8 @@ const MODULES: &[(&str, &[Case])] = &[
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),
     ("websocket", cases::websocket::CASES),
+    ("packages", cases::packages::CASES),
+    ("tcp_programs", cases::tcp_programs::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -16,33 +16,23 @@ const CONNECTION_HEADERS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// HTTP/1.1: origin-form request line (RFC 9112 §3.2.1), `Host` first (RFC 9110 §7.2). The host is the target's, whatever the request said.
+/// HTTP/1.1: origin-form request line (RFC 9112 §3.2.1), `Host` where it was or else first (RFC 9110 §7.2). The host is the target's, whatever
+/// the request said.
 pub fn to_http1(request: &mut Request<Body>, target: &Target) {
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from(path(request.uri()));
     request.extensions_mut().remove::<hyper::ext::Protocol>();
-    join_cookies(request.headers_mut());
-    if is_in_place(request.headers(), target) {
-        return;
+    let headers = request.headers_mut();
+    join_cookies(headers);
+    if !is_named(headers, target) && headers.insert(header::HOST, host(target)).is_none() {
+        host_first(headers);
     }
-    let sent = std::mem::take(request.headers_mut());
-    let mut headers = HeaderMap::with_capacity(sent.len() + 1);
-    headers.insert(header::HOST, host(target));
-    let mut name = None;
-    for (next, value) in sent {
-        name = next.or(name);
-        if let Some(name) = name.as_ref().filter(|name| *name != header::HOST) {
-            headers.append(name, value);
-        }
-    }
-    *request.headers_mut() = headers;
 }
 
-/// Whether the one `Host` is the first field and the target's, so that nothing has to move.
-fn is_in_place(headers: &HeaderMap, target: &Target) -> bool {
-    let first = headers.iter().next();
-    first.is_some_and(|(name, value)| *name == header::HOST && target.is_plainly(value.as_bytes()))
-        && headers.get_all(header::HOST).iter().nth(1).is_none()
+/// Whether the one `Host` is the target's already, so that nothing has to be written.
+fn is_named(headers: &HeaderMap, target: &Target) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    hosts.next().is_some_and(|host| target.is_plainly(host.as_bytes())) && hosts.next().is_none()
 }
 
 /// HTTP/2: `:scheme`, `:authority` and `:path` instead of `Host`, no header about a connection (RFC 9113 §8.2.2, §8.3.1).
@@ -57,6 +47,19 @@ pub fn to_h2(request: &mut Request<Body>, target: &Target) {
     request.headers_mut().remove(header::HOST);
     for name in CONNECTION_HEADERS {
         request.headers_mut().remove(name);
+    }
+}
+
+fn host_first(headers: &mut HeaderMap) {
+    let Some(host) = headers.remove(header::HOST) else { return };
+    let mut first = HeaderMap::with_capacity(headers.len() + 1);
+    first.insert(header::HOST, host);
+    let mut current = None;
+    for (name, value) in std::mem::replace(headers, first) {
+        current = name.or(current);
+        if let Some(name) = &current {
+            headers.append(name, value);
+        }
     }
 }
 
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn http1_has_origin_form_and_host_first() {
+    fn http1_has_origin_form_and_one_host() {
         for (uri, path) in
             [("https://evil.test/a?b=c", "/a?b=c"), ("/a?b=c", "/a?b=c"), ("/a%2f..?", "/a%2f..?"), ("https://evil.test", "/")]
         {
@@ -116,7 +119,7 @@ mod tests {
                 request(uri, &[("accept", "a"), ("host", "evil.test"), ("accept", "b"), ("cookie", "c=1"), ("cookie", "d=2")]);
             to_http1(&mut request, &target(443));
             assert_eq!((request.uri().to_string().as_str(), request.version()), (path, Version::HTTP_11));
-            assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: b", "cookie: c=1; d=2"], "{uri}");
+            assert_eq!(lines(&request), ["accept: a", "accept: b", "host: api.acme.test", "cookie: c=1; d=2"], "{uri}");
         }
         for hosts in
             [&["api.acme.test"][..], &["API.acme.test"], &["evil.test"], &["api.acme.test", "evil.test"], &["evil.test", "api.acme.test"]]
@@ -127,6 +130,9 @@ mod tests {
             to_http1(&mut request, &target(443));
             assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "cookie: c=1; d=2"], "{hosts:?}");
         }
+        let mut request = request("/", &[("accept", "a"), ("x", "b"), ("accept", "c")]);
+        to_http1(&mut request, &target(443));
+        assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: c", "x: b"], "none was sent, as in HTTP/2");
     }
 
     #[test]

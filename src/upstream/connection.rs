@@ -23,9 +23,12 @@ use std::{
 use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
-/// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: four times hyper's default, since services
+/// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
 /// send long `content-security-policy` and `set-cookie` fields.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
+const MAX_HEADER_LIST: u32 = 128 * 1024;
+
+/// Header fields of a response in HTTP/1.1; hyper's default of 100 is less than some servers send.
+const MAX_HEADERS: usize = 256;
 
 /// A verified connection that can take one request now.
 pub enum Connection {
@@ -103,7 +106,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let (sender, connection) = http1::Builder::new().preserve_header_case(true).handshake(io).await?;
+            let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
             Ok(Opened::Http1(Http1 { sender, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {

@@ -64,6 +64,11 @@ impl UpstreamError {
         }
     }
 
+    /// Whether a verified connection ended before the response, by the server's doing and not by an answer that is no HTTP.
+    pub fn broke_off(&self) -> bool {
+        matches!(self, Self::Http { source, .. } if !source.is_parse())
+    }
+
     /// What the user can do about it, one sentence; empty when there is nothing to do here.
     pub fn hint(&self) -> String {
         match self {

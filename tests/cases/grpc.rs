@@ -41,7 +41,7 @@ fn grpc_js(world: &World) {
             "both_stream [\"PING 0\",\"PING 1\",\"PING 2\",\"PING 3\",\"PING 4\"]",
             "fails {\"answer\":\"FAILED_PRECONDITION half-way: 100 % naïve\",\"initial\":[],\"trailing\":[\"because\"]}",
             "fails_midway [\"one\",\"DATA_LOSS midway\"]",
-            "deadline {\"answer\":\"DEADLINE_EXCEEDED Deadline exceeded\",\"initial\":[],\"trailing\":[]}",
+            "deadline {\"answer\":\"DEADLINE_EXCEEDED\",\"initial\":[],\"trailing\":[]}",
         ],
     );
 }

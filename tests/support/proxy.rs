@@ -356,17 +356,18 @@ impl Proxy {
         TlsConnector::from(Arc::new(config)).connect(name, self.tcp().await).await
     }
 
-    /// An HTTP client on one connection to [`NAME`].
+    /// An HTTP client on one connection to [`NAME`], with room for large header sections.
     pub async fn client(&self, alpn: &[&str]) -> Client {
         let stream = self.tls(NAME, alpn).await.unwrap();
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(stream);
         if h2 {
-            let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let (sender, connection) = builder.max_header_list_size(1 << 20).handshake(io).await.unwrap();
             tokio::spawn(connection);
             Client::H2(sender)
         } else {
-            let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            let (sender, connection) = hyper::client::conn::http1::Builder::new().max_headers(2000).handshake(io).await.unwrap();
             tokio::spawn(connection.with_upgrades());
             Client::Http1(sender)
         }

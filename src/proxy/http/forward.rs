@@ -26,19 +26,33 @@ const PLACEHOLDER: &[u8] = b"authsome-proxy-managed";
 const MAX_DRAINED: usize = 256 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers one request, with the server's response or with ours; recorded once whatever happens.
-pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+/// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
+/// its response, so does the child's stream: any answer would be one that no server gave.
+pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, UpstreamError> {
     let exchange = begin(&session, &request);
     match attempt(&session, &exchange, request).await {
         Ok(response) => {
             exchange.answered(response.status());
-            response
+            Ok(response)
         }
-        Err(refusal) => {
+        Err(Failure::Refused(refusal)) => {
             let response = refusal.response();
             exchange.answered(refusal.status);
-            response.map(|body| exchange.response_body(body))
+            Ok(response.map(|body| exchange.response_body(body)))
         }
+        Err(Failure::Broken(error)) => Err(error),
+    }
+}
+
+/// Why a request has no response of the server's.
+enum Failure {
+    Refused(Refusal),
+    Broken(UpstreamError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -60,14 +74,14 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     Exchange::new(guard)
 }
 
-async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
     if let Err(refusal) = check_authority(session, exchange, &parts).and_then(|()| check_policy(session, exchange, &parts)) {
         if parts.version == Version::HTTP_2 && child.is_none() && !parts.headers.contains_key(header::EXPECT) {
             drain(body).await;
         }
-        return Err(refusal);
+        return Err(refusal.into());
     }
     let permit = permit(session, exchange, &parts).await?;
     let (needles, provider) = match &permit {
@@ -89,7 +103,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         session.context.notices.injected(&session.destination.target.host, provider.as_str());
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
-        return Err(unasked_upgrade(exchange));
+        return Err(unasked_upgrade(exchange).into());
     }
     let response = returned(response, session.protocol, child, exchange);
     Ok(scrubbed(response, needles, exchange))
@@ -171,13 +185,16 @@ async fn send(
     session: &Session,
     exchange: &Exchange,
     request: Authorized<Body>,
-) -> Result<Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static + use<>>, Refusal> {
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static + use<>>, Failure> {
     let earlier = session.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     let sent = match earlier {
         Some(failure) => Err(failure),
         None => session.context.upstream.send(&session.destination, request).await,
     };
-    sent.map_err(|error| upstream_failed(session, exchange, &error))
+    sent.map_err(|error| {
+        let refusal = upstream_failed(session, exchange, &error);
+        if error.broke_off() { Failure::Broken(error) } else { Failure::Refused(refusal) }
+    })
 }
 
 fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError) -> Refusal {

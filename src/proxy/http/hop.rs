@@ -19,16 +19,33 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     let listed: Vec<HeaderName> = tokens(headers, header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
     let trailers = tokens(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
-    let upgraded = headers.get(header::UPGRADE).filter(|_| upgrade).cloned();
-    for name in listed.iter().chain(&HOP_BY_HOP).chain([&HTTP2_SETTINGS]) {
-        headers.remove(name);
-    }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(protocol) = upgraded {
+    let upgrade = upgrade && headers.contains_key(header::UPGRADE);
+    if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, protocol);
+    }
+    retain(headers, |name| match *name {
+        header::TE => trailers,
+        header::CONNECTION | header::UPGRADE => upgrade,
+        _ => !(HOP_BY_HOP.contains(name) || listed.contains(name) || *name == HTTP2_SETTINGS),
+    });
+}
+
+/// Takes fields out and leaves the rest in order, which `HeaderMap::remove` does not.
+fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().all(&keep) {
+        return;
+    }
+    let kept = HeaderMap::with_capacity(headers.len());
+    let mut current = None;
+    // A field's further values come without its name.
+    for (name, value) in std::mem::replace(headers, kept) {
+        current = name.or(current);
+        if let Some(name) = current.as_ref().filter(|name| keep(name)) {
+            headers.append(name, value);
+        }
     }
 }
 
@@ -86,6 +103,14 @@ mod tests {
             strip(&mut map, upgrade);
             assert_eq!(map, headers(want), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_stays_keeps_its_order() {
+        let mut map = headers(&[("a", "1"), ("connection", "close"), ("b", "2"), ("te", "trailers"), ("c", "3"), ("b", "4"), ("d", "5")]);
+        strip(&mut map, false);
+        let lines: Vec<_> = map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        assert_eq!(lines, ["a: 1", "b: 2", "b: 4", "te: trailers", "c: 3", "d: 5"]);
     }
 
     #[test]

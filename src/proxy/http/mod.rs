@@ -1,6 +1,7 @@
 //! HTTP inside an opened TLS connection: each request is checked, routed, authorized, sent on, and its response streamed back.
 
 mod authority;
+mod downstream;
 mod exchange;
 mod forward;
 mod hop;

@@ -1,8 +1,8 @@
 //! The server side of one opened connection, HTTP/1.1 or HTTP/2.
 
 use std::{
-    convert::Infallible,
     io,
+    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,15 +14,19 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncBufReadExt;
 
-use super::forward::forward;
+use super::{
+    downstream::{Downstream, Reset},
+    forward::forward,
+};
 use crate::{
     proxy::{Context, tls::Opened},
     route::HostRoutes,
     upstream::{Destination, Protocol, UpstreamError},
 };
 
-/// Octets of a request head: what large cookies and tokens need, and the bound of a connection's memory.
-const MAX_HEAD: usize = 64 * 1024;
+/// Octets of a request head, for HTTP/2 as RFC 9113 §6.5.2 counts them: fields of 64 KiB, which some APIs take, with room for the rest.
+/// This bounds a connection's memory.
+const MAX_HEAD: usize = 128 * 1024;
 
 /// Header fields of a request; hyper's default of 100 is less than some clients send.
 const MAX_HEADERS: usize = 256;
@@ -85,15 +89,20 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
         let session = session.clone();
         // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
         // HTTP/2 stream.
-        Box::pin(async move { Ok::<_, Infallible>(forward(session, request).await) })
+        Box::pin(async move { forward(session, request).await })
     });
-    let io = TokioIo::new(stream);
-    let ended = match protocol {
-        Protocol::Http1 => http1().serve_connection(io, service).with_upgrades().await,
-        Protocol::H2 => http2().serve_connection(io, service).await,
+    let reset = Reset::default();
+    let io = TokioIo::new(Downstream::new(stream, reset.clone()));
+    let follow = |ended: &hyper::Result<()>| {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+            reset.follow(error);
+        }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
+    // The connection outlives its last poll, so that its socket closes as it was told.
+    match protocol {
+        Protocol::Http1 => follow(&pin!(http1().serve_connection(io, service).with_upgrades()).await),
+        Protocol::H2 => follow(&pin!(http2().serve_connection(io, service)).await),
     }
     Ended::Served
 }

@@ -12,7 +12,8 @@ const Client = grpc.makeGenericClientConstructor({
 const client = new Client(host + ":443", grpc.credentials.createSsl(require("fs").readFileSync(process.env.GRPC_DEFAULT_SSL_ROOTS_FILE_PATH)));
 const metadata = new grpc.Metadata();
 metadata.set("x-api-key", process.env.ACME_KEY);
-const failure = error => `${grpc.status[error.code]} ${error.details}`;
+// Both ends watch a deadline, each with words of its own.
+const failure = error => error.code === grpc.status.DEADLINE_EXCEEDED ? "DEADLINE_EXCEEDED" : `${grpc.status[error.code]} ${error.details}`;
 const call = (name, message, options = {}) => new Promise(resolve => {
   const result = { answer: "", initial: [], trailing: [] };
   const started = client[name](message, metadata, options, (error, answer) => { result.answer = error ? failure(error) : answer.toString(); });

@@ -1,0 +1,305 @@
+//! What passes through is what was sent: the odd corners of HTTP, with raw octets or hyper on either side.
+
+// A test's failure is a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/proxy.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod support;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
+use support::{Ca, NAME, Proxy, empty, tls_server};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_rustls::server::TlsStream;
+
+const H1: &[&str] = &["http/1.1"];
+const H2: &[&str] = &["h2"];
+
+/// Octets of one header section that both sides must carry.
+const LARGE: usize = 64 * 1024;
+
+async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// An HTTP/1.1 origin that answers every request head with `answer`, and tells what it got.
+async fn scripted(ca: &Ca, answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (saw, heads) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                saw.send(head).unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (addr, heads)
+}
+
+/// hyper as an origin, with room for large header sections.
+async fn origin<F>(ca: &Ca, alpn: &[&str], answer: fn(Request<Incoming>) -> F) -> SocketAddr
+where
+    F: Future<Output = Response<authsome::upstream::Body>> + Send + 'static,
+{
+    tls_server(ca.acceptor(NAME, alpn), move |stream| async move {
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(request).await) });
+        let _ = if h2 {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.max_header_list_size(1 << 20).serve_connection(TokioIo::new(stream), service).await
+        } else {
+            hyper::server::conn::http1::Builder::new().max_headers(2000).serve_connection(TokioIo::new(stream), service).await
+        };
+    })
+    .await
+}
+
+/// The order of fields with one name, and of the names, is the sender's; only what concerns one connection is gone.
+#[tokio::test]
+async fn names_keep_their_case_and_order() {
+    let ca = Ca::new();
+    let answer = b"HTTP/1.1 200 Very Fine\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\nSet-Cookie: a=1\r\nX-Hop: gone\r\nSET-cookie: b=2\r\nKeep-Alive: timeout=5\r\nZ-last: 1\r\nA-first: 2\r\nContent-Length: 2\r\nM-end: 3\r\n\r\nok";
+    let (addr, mut heads) = scripted(&ca, answer).await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("{NAME}:{}", addr.port());
+    let request = format!(
+        "POST /a%2Fb?c=d&&e HTTP/1.1\r\nHost: {host}\r\nZ-Last: 1\r\nConnection: keep-alive\r\nAUTHORIZATION: Bearer mine\r\nuser-agent: x\r\nX-Two: b\r\nx-two: a\r\nA-First: 2\r\nContent-Length: 0\r\nM-End: 3\r\n\r\n"
+    );
+    let answered = proxy.raw(request.as_bytes(), "\r\n\r\nok").await;
+    assert_eq!(
+        answered,
+        "HTTP/1.1 200 Very Fine\r\nServer: x\r\nSet-Cookie: a=1\r\nSET-cookie: b=2\r\nZ-last: 1\r\nA-first: 2\r\nContent-Length: 2\r\nM-end: 3\r\n\r\nok"
+    );
+    assert_eq!(
+        heads.recv().await.unwrap(),
+        format!(
+            "POST /a%2Fb?c=d&&e HTTP/1.1\r\nHost: {host}\r\nZ-Last: 1\r\nAUTHORIZATION: Bearer {}\r\nuser-agent: x\r\nX-Two: b\r\nx-two: a\r\nA-First: 2\r\nContent-Length: 0\r\nM-End: 3\r\n\r\n",
+            support::KEY
+        )
+    );
+}
+
+/// Fields that make up a header section of [`LARGE`] octets, half of it in one field.
+fn large_fields() -> Vec<(String, String)> {
+    let mut fields = vec![("x-long".to_owned(), "l".repeat(LARGE / 2))];
+    fields.extend((0..200).map(|n| (format!("x-{n}"), "s".repeat(LARGE / 2 / 200))));
+    fields
+}
+
+#[tokio::test]
+async fn large_header_sections_pass_both_ways() {
+    let ca = Ca::new();
+    for (child, server) in [(H1, H1), (H2, H1), (H2, H2)] {
+        let addr = origin(&ca, server, |request| async move {
+            let mut response = Response::new(empty());
+            let names = request.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-"));
+            names.for_each(|(name, value)| {
+                response.headers_mut().append(name, value.clone());
+            });
+            response
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let mut request = Request::get("/");
+        for (name, value) in large_fields() {
+            request = request.header(name, value);
+        }
+        let response = proxy.client(child).await.send(addr.port(), request.body(empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200, "{child:?} {server:?}: {:?}", response.headers().get("x-authsome-error"));
+        for (name, value) in large_fields() {
+            assert_eq!(response.headers()[&name], value, "{child:?} {server:?}");
+        }
+    }
+}
+
+/// A connection that fails before the answer fails at the child as well, instead of turning into an answer that no server gave.
+#[tokio::test]
+async fn an_origin_that_hangs_up_is_felt_as_that() {
+    let ca = Ca::new();
+    for reset in [false, true] {
+        let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| async move {
+            read_head(&mut stream).await;
+            if reset {
+                stream.get_ref().0.set_zero_linger().unwrap();
+            }
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        stream.write_all(format!("POST / HTTP/1.1\r\nHost: {NAME}:{}\r\nContent-Length: 0\r\n\r\n", addr.port()).as_bytes()).await.unwrap();
+        let error = stream.read(&mut [0; 64]).await.unwrap_err();
+        let kind = if reset { io::ErrorKind::ConnectionReset } else { io::ErrorKind::UnexpectedEof };
+        assert_eq!(error.kind(), kind, "{reset}");
+        let record = &proxy.records(1).await[0];
+        assert_eq!((&record["blame"], &record["reason"]), (&"upstream".into(), &"upstream-protocol".into()), "{record}");
+
+        // In HTTP/2 that is a reset of the stream, and the connection lives on.
+        let mut client = proxy.client(H2).await;
+        for _ in 0..2 {
+            let request = Request::post("/").body(empty()).unwrap();
+            let error = client.send(addr.port(), request).await.unwrap_err();
+            assert_eq!(reason(&error), Some(h2::Reason::INTERNAL_ERROR), "{error:?}");
+        }
+    }
+}
+
+fn reason(error: &hyper::Error) -> Option<h2::Reason> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason)
+}
+
+/// Body cut off by a reset: the child's connection is reset too (HTTP/1.1), or its stream with the server's own code (HTTP/2).
+#[tokio::test]
+async fn a_reset_within_the_answer_is_passed_on() {
+    let ca = Ca::new();
+    let addr = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.get_ref().0.set_zero_linger().unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut stream = proxy.tls(NAME, H1).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: {NAME}:{}\r\nContent-Length: 1\r\n\r\n", addr.port());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"half") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+
+    let addr = raw_h2(&ca, |mut connection| async move {
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+        let (_, mut second) = connection.accept().await.unwrap().unwrap();
+        body.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+        second.send_reset(h2::Reason::HTTP_1_1_REQUIRED);
+        let _ = connection.accept().await;
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.client(H2).await;
+    let mut body = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    let refused = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(h2::Reason::HTTP_1_1_REQUIRED));
+    assert_eq!(reason(&body.frame().await.unwrap().unwrap_err()), Some(h2::Reason::ENHANCE_YOUR_CALM));
+}
+
+async fn raw_h2<F>(ca: &Ca, serve: fn(h2::server::Connection<TlsStream<TcpStream>, Bytes>) -> F) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tls_server(ca.acceptor(NAME, H2), move |stream| async move { serve(h2::server::handshake(stream).await.unwrap()).await }).await
+}
+
+/// HTTP/1.0 on either side: the end of the connection is the end of the body, and is kept apart from a broken one.
+#[tokio::test]
+async fn an_origin_of_http10_is_understood() {
+    let ca = Ca::new();
+    let addr = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.0 200 OK\r\nServer: old\r\n\r\nto the end").await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("Host: {NAME}:{}\r\n", addr.port());
+    let old = proxy.raw(format!("GET / HTTP/1.0\r\n{host}\r\n").as_bytes(), "never").await;
+    assert_eq!(old, "HTTP/1.0 200 OK\r\nServer: old\r\n\r\nto the end");
+    let new = proxy.raw(format!("GET / HTTP/1.1\r\n{host}\r\n").as_bytes(), "0\r\n\r\n").await;
+    assert_eq!(new, "HTTP/1.1 200 OK\r\nServer: old\r\ntransfer-encoding: chunked\r\n\r\nA\r\nto the end\r\n0\r\n\r\n");
+    let response = proxy.client(H2).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "to the end");
+}
+
+/// The stream under way is finished, the next request goes elsewhere.
+#[tokio::test]
+async fn a_goaway_ends_no_stream() {
+    let ca = Ca::new();
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let addr = raw_h2(&ca, |mut connection| async move {
+        let number = CONNECTIONS.fetch_add(1, SeqCst);
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from_static(b"first"), false).unwrap();
+        connection.graceful_shutdown();
+        if number == 0 {
+            // The rest comes only when the request after has been answered on another connection.
+            tokio::spawn(async move {
+                while CONNECTIONS.load(SeqCst) < 2 {
+                    tokio::task::yield_now().await;
+                }
+                body.send_data(Bytes::from_static(b"last"), true).unwrap();
+            });
+        } else {
+            body.send_data(Bytes::new(), true).unwrap();
+        }
+        while connection.accept().await.is_some() {}
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.client(H2).await;
+    let get = || Request::get("/").body(empty()).unwrap();
+    let mut slow = client.send(addr.port(), get()).await.unwrap().into_body();
+    assert_eq!(slow.frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+    let next = client.send(addr.port(), get()).await.unwrap();
+    assert_eq!(next.into_body().collect().await.unwrap().to_bytes(), "first");
+    assert_eq!(slow.collect().await.unwrap().to_bytes(), "last");
+}
+
+/// The server closes each connection after its answer without a word, as servers do with idle ones. What comes at that moment is sent once.
+#[tokio::test]
+async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {
+    let ca = Ca::new();
+    let (saw, mut bodies) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let Some(_) = read_head(&mut stream).await else { return };
+            saw.send(stream.read_u8().await.unwrap()).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            // What is sent from now on is lost.
+            stream.shutdown().await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut answered = 0;
+    for n in 0..50u8 {
+        let request = Request::post("/").body(http_body_util::Full::from(vec![n]).map_err(|never| match never {}).boxed()).unwrap();
+        let response = proxy.client(H1).await.send(addr.port(), request).await;
+        answered += usize::from(response.is_ok_and(|response| response.status() == 200));
+    }
+    bodies.close();
+    let mut seen = Vec::new();
+    while let Some(body) = bodies.recv().await {
+        seen.push(body);
+    }
+    let mut once = seen.clone();
+    once.dedup();
+    assert_eq!(seen, once, "a request was sent twice");
+    assert!(answered >= seen.len(), "{answered} of {}", seen.len());
+}
