@@ -26,6 +26,15 @@ use tokio_rustls::client::TlsStream;
 /// send long `content-security-policy` and `set-cookie` fields.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
+/// Octets in flight towards us per response (RFC 9113 §6.9.2). One that nobody reads holds no more than this.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// Requests of ours on one connection; more get another. The least that RFC 9113 §6.5.2 recommends servers to allow.
+const MAX_STREAMS: usize = 100;
+
+/// Room for all of them, so that responses that nobody reads never keep others on their connection from arriving.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+
 /// A verified connection that can take one request now.
 pub enum Connection {
     Http1(http1::SendRequest<Body>),
@@ -48,7 +57,7 @@ pub struct H2 {
 #[derive(Debug)]
 struct Load {
     streams: AtomicUsize,
-    /// How many the server allows at once (RFC 9113 §5.1.2).
+    /// How many the server (RFC 9113 §5.1.2) and we allow at once.
     limit: AtomicUsize,
 }
 
@@ -82,13 +91,19 @@ pub async fn open(stream: TlsStream<TcpStream>, protocol: Protocol) -> hyper::Re
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            let (sender, connection) = builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_LIST).handshake(io).await?;
-            let load = Arc::new(Load { streams: AtomicUsize::new(0), limit: AtomicUsize::new(connection.current_max_send_streams()) });
+            builder
+                .timer(TokioTimer::new())
+                .max_header_list_size(MAX_HEADER_LIST)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW);
+            let (sender, connection) = builder.handshake(io).await?;
+            let limit = connection.current_max_send_streams().min(MAX_STREAMS);
+            let load = Arc::new(Load { streams: AtomicUsize::new(0), limit: AtomicUsize::new(limit) });
             let seen = load.clone();
             tokio::spawn(async move {
                 let mut connection = pin!(connection);
                 let driven = poll_fn(|cx| {
-                    seen.limit.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                    seen.limit.store(connection.current_max_send_streams().min(MAX_STREAMS), Ordering::Relaxed);
                     connection.as_mut().poll(cx)
                 });
                 log_end(driven.await);

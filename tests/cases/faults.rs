@@ -93,7 +93,7 @@ fn full_disk_stops_a_run_whose_trail_is_required(world: &World) {
 }
 
 const IDLE: u64 = 2000;
-const BUSY: u64 = 200;
+const BUSY: u64 = 500;
 /// KiB of the supervisor's resident memory that one idle relayed connection may cost: some 5 are its two sockets' tasks, the rest is the
 /// allocator's, and nothing near the 64 KiB of a buffer for either direction.
 const KIB_PER_IDLE: u64 = 24;
