@@ -22,3 +22,6 @@ pub mod vault;
 pub mod defence;
 pub mod host;
 pub mod secret;
+
+#[cfg(all(fuzzing, target_os = "linux"))]
+pub mod fuzz;

@@ -31,10 +31,10 @@ pub(super) async fn serve(sockets: Sockets, stub: Arc<Stub>) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         servers.spawn(serve_tcp(TcpListener::from_std(listener)?, stub.clone()));
     }
-    while let Some(ended) = servers.join_next().await {
-        match ended.map_err(io::Error::other)? {}
+    match servers.join_next().await {
+        None => Ok(()),
+        Some(ended) => match ended.map_err(io::Error::other)? {},
     }
-    Ok(())
 }
 
 /// Tasks under way. Where there is room for no more, the oldest gives way to the next: it has waited longest for a server that may never answer or

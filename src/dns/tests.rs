@@ -244,7 +244,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn questions_that_nobody_answers_give_way() {
-    let (server, asked) = resolver(|message, transport| !message.queries[0].name().to_string().starts_with("silent") && addresses(message, transport)).await;
+    let (server, asked) =
+        resolver(|message, transport| !message.queries[0].name().to_string().starts_with("silent") && addresses(message, transport)).await;
     let patient = ResolvConf { servers: vec![server], timeout: Duration::from_secs(3600), attempts: 1, rotate: false };
     let served = served(Upstreams::fixed(patient));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::mask::mount;
 
-mod java;
+pub(crate) mod java;
 mod pkcs12;
 mod subject_hash;
-mod system;
+pub(crate) mod system;
 
 pub use java::Error as KeyStoreError;
 

@@ -1,11 +1,11 @@
 //! HTTP inside an opened TLS connection: each request is checked, routed, authorized, sent on, and its response streamed back.
 
-mod authority;
+pub(crate) mod authority;
 mod exchange;
 mod forward;
-mod hop;
+pub(crate) mod hop;
 mod respond;
-mod scrub;
+pub(crate) mod scrub;
 mod serve;
 mod upgrade;
 
