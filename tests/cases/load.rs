@@ -110,7 +110,7 @@ fn soak(world: &World) {
     succeeded(&child.wait_with_output().unwrap());
     let quarter = samples.len() / 4;
     let (early, late) = (Holds::most(&samples[quarter..2 * quarter]), Holds::most(&samples[samples.len() - quarter..]));
-    println!("{} rounds; second quarter {early:?}, last {late:?}", samples.len());
+    eprintln!("{} rounds; second quarter {early:?}, last {late:?}", samples.len());
     // Connections kept for the next request come and go; a leak of one descriptor or 1 KiB a round would be hundreds.
     assert!(late.descriptors <= early.descriptors + 40, "{early:?} {late:?}");
     assert!(late.threads <= early.threads + 4, "{early:?} {late:?}");
