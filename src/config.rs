@@ -151,7 +151,7 @@ impl Config {
         Ok(config)
     }
 
-    fn merge(&mut self, file: &File) -> Result<(), ConfigError> {
+    pub(crate) fn merge(&mut self, file: &File) -> Result<(), ConfigError> {
         let document = DeTable::parse(file.text).map_err(|error| ConfigError::Syntax {
             path: file.path.to_owned(),
             line: file.line(error.span().unwrap_or_default().start),
@@ -211,9 +211,9 @@ fn home(env: &dyn Fn(&str) -> Option<String>, user_home: Option<PathBuf>) -> Res
 }
 
 /// The file being read, for messages that point into it.
-struct File<'a> {
-    path: &'a Path,
-    text: &'a str,
+pub(crate) struct File<'a> {
+    pub path: &'a Path,
+    pub text: &'a str,
 }
 
 impl File<'_> {

@@ -24,3 +24,6 @@ pub mod certificate;
 pub mod defence;
 pub mod host;
 pub mod secret;
+
+#[cfg(all(fuzzing, target_os = "linux"))]
+pub mod fuzz;

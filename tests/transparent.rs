@@ -25,6 +25,7 @@ mod cases {
     pub mod hostile;
     pub mod internet;
     pub mod kills;
+    pub mod load;
     pub mod matrix;
     pub mod misdirection;
     pub mod names;
@@ -80,6 +81,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("death", cases::death::CASES),
     ("faults", cases::faults::CASES),
     ("hostile", cases::hostile::CASES),
+    ("load", cases::load::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
     ("grpc", cases::grpc::CASES),

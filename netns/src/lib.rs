@@ -27,6 +27,9 @@ pub mod userns;
 #[cfg(all(target_os = "linux", feature = "testing"))]
 pub mod testing;
 
+#[cfg(all(target_os = "linux", fuzzing))]
+pub mod fuzz;
+
 mod error;
 
 pub use error::Error;

@@ -177,7 +177,7 @@ impl Netlink {
 }
 
 /// The messages of one datagram, header included. Stops at anything that is not one.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = NetlinkBuffer::new_checked(rest).ok()?.length() as usize;
@@ -188,7 +188,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The text attribute behind the capped copy of the refused message.
-fn explanation(flags: u16, error: &[u8]) -> Option<String> {
+pub(crate) fn explanation(flags: u16, error: &[u8]) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }

@@ -4,7 +4,7 @@
 
 mod guard;
 mod log;
-mod read;
+pub(crate) mod read;
 mod record;
 #[cfg(test)]
 mod tests;

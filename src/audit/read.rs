@@ -76,7 +76,7 @@ impl Trail {
     }
 }
 
-fn parse(line: &[u8]) -> Option<Record> {
+pub(crate) fn parse(line: &[u8]) -> Option<Record> {
     serde_json::from_slice(line).ok()
 }
 

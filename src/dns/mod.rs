@@ -2,9 +2,9 @@
 
 mod forward;
 mod listen;
-mod message;
+pub(crate) mod message;
 mod names;
-mod resolv_conf;
+pub(crate) mod resolv_conf;
 #[cfg(test)]
 mod tests;
 

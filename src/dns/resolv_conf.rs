@@ -43,7 +43,7 @@ type Stamp = (u64, i64, i64, u64);
 
 /// What the file says, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ResolvConf {
+pub(crate) struct ResolvConf {
     pub servers: Vec<SocketAddr>,
     /// For one server's answer.
     pub timeout: Duration,
@@ -142,7 +142,7 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Takes what the C library takes and, like it, passes over the rest. Without a server it is the one on this host.
-pub(super) fn parse(text: &str) -> ResolvConf {
+pub(crate) fn parse(text: &str) -> ResolvConf {
     let (mut timeout, mut attempts, mut rotate) = (TIMEOUT, ATTEMPTS, false);
     let (mut servers, mut search) = (Vec::new(), Vec::new());
     for line in text.lines() {

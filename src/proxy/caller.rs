@@ -72,7 +72,7 @@ pub fn descendants(ancestor: Pid) -> io::Result<BTreeSet<Pid>> {
 }
 
 /// The fourth field of /proc/PID/stat (proc_pid_stat(5)).
-fn parent(stat: &str) -> Option<i32> {
+pub(crate) fn parent(stat: &str) -> Option<i32> {
     stat_field(stat, 4)?.parse().ok()
 }
 
@@ -98,7 +98,7 @@ fn holds(pid: Pid, link: &str) -> bool {
 
 /// A line of /proc/net/tcp, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-struct Socket {
+pub(crate) struct Socket {
     uid: u32,
     inode: u64,
 }
@@ -121,7 +121,7 @@ fn socket(client: SocketAddr, proxy: SocketAddr) -> io::Result<Option<Socket>> {
 }
 
 /// `sl local rem st tx:rx tr:when retrnsmt uid timeout inode …` (proc_pid_net(5)).
-fn matching(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Socket> {
+pub(crate) fn matching(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Socket> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, remote, _, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
     if endpoint(local)? != client || endpoint(remote)? != proxy {
@@ -133,7 +133,7 @@ fn matching(line: &str, client: SocketAddr, proxy: SocketAddr) -> Option<Socket>
 }
 
 /// `0100007F:1F90`: each word of the address as the machine keeps it in memory, the port as a number.
-fn endpoint(text: &str) -> Option<SocketAddr> {
+pub(crate) fn endpoint(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let words: Option<Vec<[u8; 4]>> =
         (0..address.len() / 8).map(|at| Some(u32::from_str_radix(address.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes())).collect();

@@ -192,7 +192,7 @@ fn refused(exchange: &Exchange, refusal: Refusal) -> Refusal {
 }
 
 /// The target of a request for a proxy: an absolute URL of plain HTTP (RFC 9112 §3.2.2).
-fn absolute(uri: &Uri) -> Result<Target, Refusal> {
+pub(crate) fn absolute(uri: &Uri) -> Result<Target, Refusal> {
     let Some(authority) = uri.authority() else {
         return Err(bad_request("this is a proxy: it takes CONNECT host:port and http:// URLs (set HTTPS_PROXY and HTTP_PROXY to it)"));
     };
@@ -203,7 +203,7 @@ fn absolute(uri: &Uri) -> Result<Target, Refusal> {
 }
 
 /// `host[:port]`, without user information (RFC 9110 §4.2.4).
-fn target(authority: &str, default: Option<u16>) -> Option<Target> {
+pub(crate) fn target(authority: &str, default: Option<u16>) -> Option<Target> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !authority.ends_with(']') => (host, port.parse().ok().filter(|_| !port.starts_with('+'))?),
         _ => (authority, default?),

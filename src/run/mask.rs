@@ -20,8 +20,8 @@ use crate::defence::Defence;
 mod apply;
 mod environment;
 pub mod mount;
-mod mountinfo;
-mod sockets;
+pub(crate) mod mountinfo;
+pub(crate) mod sockets;
 
 pub use apply::{Covered, MARKER};
 pub use environment::{is_proxy_variable, leads_outside};

@@ -29,7 +29,7 @@ use super::{RunError, init::Failure};
 
 /// What the supervisor tells init.
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
+pub(crate) enum Order {
     Configure(Configure),
     Go,
     Signal(i32),
@@ -38,7 +38,7 @@ enum Order {
 
 /// What init tells the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
-enum Report {
+pub(crate) enum Report {
     Listening { v6: bool },
     Exposed,
     Prepared { left_alone: Vec<String> },

@@ -12,7 +12,7 @@ mod init;
 #[cfg(target_os = "linux")]
 pub mod mask;
 #[cfg(target_os = "linux")]
-mod message;
+pub(crate) mod message;
 pub mod options;
 #[cfg(target_os = "linux")]
 mod plan;

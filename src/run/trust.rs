@@ -19,7 +19,7 @@ use crate::certificate::jks;
 mod browsers;
 mod java;
 mod subject_hash;
-mod system;
+pub(crate) mod system;
 
 pub use crate::certificate::Error as KeyStoreError;
 

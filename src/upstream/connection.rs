@@ -30,6 +30,15 @@ const MAX_HEADER_LIST: u32 = 128 * 1024;
 /// Header fields of a response in HTTP/1.1; hyper's default of 100 is less than some servers send.
 const MAX_HEADERS: usize = 256;
 
+/// Octets in flight towards us per response (RFC 9113 §6.9.2). One that nobody reads holds no more than this.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// Requests of ours on one connection; more get another. The least that RFC 9113 §6.5.2 recommends servers to allow.
+const MAX_STREAMS: usize = 100;
+
+/// Room for all of them, so that responses that nobody reads never keep others on their connection from arriving.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+
 /// A verified connection that can take one request now.
 pub enum Connection {
     Http1(Http1),
@@ -63,7 +72,7 @@ pub struct H2 {
 #[derive(Debug)]
 struct Load {
     streams: AtomicUsize,
-    /// How many the server allows at once (RFC 9113 §5.1.2).
+    /// How many the server (RFC 9113 §5.1.2) and we allow at once.
     limit: AtomicUsize,
 }
 
@@ -83,6 +92,8 @@ pub struct ResponseBody {
     inner: Incoming,
     /// Whether `inner` said so.
     ended: bool,
+    /// Told at the next poll: whoever passes the body on drops what it has not written yet when it hears of an error.
+    broken: Option<hyper::Error>,
     carrier: Option<Carrier>,
 }
 
@@ -111,13 +122,19 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            let (sender, connection) = builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_LIST).handshake(io).await?;
-            let load = Arc::new(Load { streams: AtomicUsize::new(0), limit: AtomicUsize::new(connection.current_max_send_streams()) });
+            builder
+                .timer(TokioTimer::new())
+                .max_header_list_size(MAX_HEADER_LIST)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW);
+            let (sender, connection) = builder.handshake(io).await?;
+            let limit = connection.current_max_send_streams().min(MAX_STREAMS);
+            let load = Arc::new(Load { streams: AtomicUsize::new(0), limit: AtomicUsize::new(limit) });
             let seen = load.clone();
             tokio::spawn(async move {
                 let mut connection = pin!(connection);
                 let driven = poll_fn(|cx| {
-                    seen.limit.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                    seen.limit.store(connection.current_max_send_streams().min(MAX_STREAMS), Ordering::Relaxed);
                     connection.as_mut().poll(cx)
                 });
                 log_end(driven.await);
@@ -174,7 +191,7 @@ impl Connection {
             Self::H2(mut sender, stream) => {
                 adapt::to_h2(&mut request, target);
                 let response = sender.try_send_request(request).await?;
-                Ok(response.map(|inner| ResponseBody { inner, ended: false, carrier: Some(Carrier::H2 { _place: stream }) }))
+                Ok(response.map(|inner| ResponseBody { inner, ended: false, broken: None, carrier: Some(Carrier::H2 { _place: stream }) }))
             }
         }
     }
@@ -205,7 +222,7 @@ impl Http1 {
         } else {
             Some(Carrier::Http1(self, entry.clone()))
         };
-        Ok(response.map(|inner| ResponseBody { inner, ended: false, carrier }))
+        Ok(response.map(|inner| ResponseBody { inner, ended: false, broken: None, carrier }))
     }
 
     /// In a task of its own until request and response are whole, and then back to `entry`; a connection that closes or was upgraded never gets there.
@@ -259,6 +276,9 @@ impl http_body::Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut frame = Pin::new(&mut this.inner).poll_frame(cx);
         if frame.is_pending()
             && let Some(Carrier::Http1(connection, _)) = &mut this.carrier
@@ -268,6 +288,11 @@ impl http_body::Body for ResponseBody {
         }
         if let Poll::Ready(frame) = &frame {
             this.ended = frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
+        }
+        if let Poll::Ready(Some(Err(error))) = frame {
+            this.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         frame
     }

@@ -105,7 +105,7 @@ const IDENTITY: &str = "identity.txt";
 const SEALED_IDENTITY: &str = "identity.age";
 
 /// The one secret key in an identity file: comments and blank lines are skipped (age-keygen(1)).
-fn parse(text: &[u8], origin: &str) -> Result<x25519::Identity, VaultError> {
+pub(crate) fn parse(text: &[u8], origin: &str) -> Result<x25519::Identity, VaultError> {
     let invalid = |reason| VaultError::KeyInvalid { origin: origin.to_owned(), reason };
     let text = str::from_utf8(text).map_err(|_| invalid("it is not text"))?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -9,10 +9,10 @@
 //! ```
 
 pub(crate) mod file;
-mod key;
+pub(crate) mod key;
 pub mod prompt;
 mod record;
-mod seal;
+pub(crate) mod seal;
 mod store;
 
 pub use key::KeySource;

@@ -147,7 +147,7 @@ impl Record {
     }
 
     /// Reads the opened content of `path`, which must be the connection that its place says.
-    pub(super) fn from_json(json: &[u8], provider: &ProviderName, connection: &ConnectionName, path: &Path) -> Result<Self, VaultError> {
+    pub(crate) fn from_json(json: &[u8], provider: &ProviderName, connection: &ConnectionName, path: &Path) -> Result<Self, VaultError> {
         // serde_json's own message may quote a value, so only the place is kept of it.
         let stored: Stored = serde_json::from_slice(json).map_err(|error| VaultError::Damaged {
             path: path.to_owned(),

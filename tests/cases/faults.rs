@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("descriptor_limit_is_raised_for_the_supervisor_alone", descriptor_limit_is_raised_for_the_supervisor_alone),
     ("full_disk_is_told_at_the_end", full_disk_is_told_at_the_end),
     ("full_disk_stops_a_run_whose_trail_is_required", full_disk_stops_a_run_whose_trail_is_required),
+    ("full_disk_leaves_the_old_credential", full_disk_leaves_the_old_credential),
     ("two_thousand_idle_connections_cost_little", two_thousand_idle_connections_cost_little),
 ];
 
@@ -92,8 +93,42 @@ fn full_disk_stops_a_run_whose_trail_is_required(world: &World) {
     assert!(said.contains("audit.required") && said.contains("records could not be written"), "{}", show(&output));
 }
 
+/// The vault on a file system of its own that is full: the new key is refused, the old one is there, and nothing half-written stays.
+fn full_disk_leaves_the_old_credential(world: &World) {
+    world.log_in();
+    let vault = world.home().join(".authsome/vault");
+    let aside = world.path("vault");
+    succeeded(&world.command(&["cp", "-a", vault.to_str().unwrap(), aside.to_str().unwrap()]).output().unwrap());
+    mount(Some("tmpfs"), &vault, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0700")).unwrap();
+    succeeded(&world.command(&["cp", "-a", &format!("{}/.", aside.display()), vault.to_str().unwrap()]).output().unwrap());
+    let filler = vault.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    let authsome = world.path("authsome");
+    let run = |arguments: &[&str], input: &[u8]| {
+        let command = world.command(&[&[authsome.to_str().unwrap()], arguments].concat());
+        let child = world.start_as_mode(command).stdin(Stdio::piped()).spawn().unwrap();
+        crate::support::world::feed(child, input)
+    };
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(vault.join("openai")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let new = "sk-9876543210jihgfedcbaKEY";
+    let refused = run(&["login", "openai", "--stdin", "--force"], new.as_bytes());
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("No space left"), "{}", show(&refused));
+    assert!(succeeded(&run(&["export", "openai"], b"")).contains(OPENAI_KEY));
+    assert_eq!(names(), before);
+    fs::remove_file(filler).unwrap();
+    succeeded(&run(&["login", "openai", "--stdin", "--force"], new.as_bytes()));
+    assert!(succeeded(&run(&["export", "openai"], b"")).contains(new));
+}
+
 const IDLE: u64 = 2000;
-const BUSY: u64 = 200;
+const BUSY: u64 = 500;
 /// KiB of the supervisor's resident memory that one idle relayed connection may cost: some 5 are its two sockets' tasks, the rest is the
 /// allocator's, and nothing near the 64 KiB of a buffer for either direction.
 const KIB_PER_IDLE: u64 = 24;

@@ -59,6 +59,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("ws_echo.py", include_str!("../data/clients/ws_echo.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
     ("hostile.py", include_str!("../data/clients/hostile.py")),
+    ("load.py", include_str!("../data/clients/load.py")),
     ("odd.py", include_str!("../data/clients/odd.py")),
     ("shapes.py", include_str!("../data/clients/shapes.py")),
 ];

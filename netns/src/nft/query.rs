@@ -80,7 +80,7 @@ pub(crate) fn rules() -> Result<Vec<RuleInfo>, Refusal> {
 }
 
 /// The comment in user data: a list of type, length and that many octets (libnftnl, udata.h).
-fn comment(user_data: &[u8]) -> Option<String> {
+pub(crate) fn comment(user_data: &[u8]) -> Option<String> {
     let mut rest = user_data;
     while let Some((&[kind, length], after)) = rest.split_first_chunk() {
         let (value, after) = after.split_at_checked(usize::from(length))?;
@@ -93,7 +93,7 @@ fn comment(user_data: &[u8]) -> Option<String> {
 }
 
 /// NFTA_EXPR_NAME and NFTA_EXPR_DATA.
-fn may_drop(expression: &[u8]) -> bool {
+pub(crate) fn may_drop(expression: &[u8]) -> bool {
     let data = find(expression, 2).unwrap_or_default();
     match find(expression, 1) {
         // An x_tables target is not looked into.
@@ -162,7 +162,7 @@ impl NetlinkDeserializable for Object {
 }
 
 /// Kind, without the flags of linux/netlink.h, and value of each.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let attribute = NlaBuffer::new_checked(bytes).ok()?;
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));

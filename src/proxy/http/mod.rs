@@ -1,12 +1,12 @@
 //! HTTP inside an opened TLS connection: each request is checked, routed, authorized, sent on, and its response streamed back.
 
-mod authority;
+pub(crate) mod authority;
 mod downstream;
 mod exchange;
 mod forward;
-mod hop;
+pub(crate) mod hop;
 mod respond;
-mod scrub;
+pub(crate) mod scrub;
 mod serve;
 mod upgrade;
 

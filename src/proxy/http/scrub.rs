@@ -8,7 +8,7 @@ use std::{
     io::{self, Write},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -18,10 +18,18 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::credential::Needles;
+use crate::{credential::Needles, upstream::BoxError};
 
 /// The window a zstd decoder must support for HTTP, log2 of bytes (RFC 9659 §3: 8 MiB).
 const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// The most that one octet of DEFLATE can become (zlib's technical details). No honest body of any coding comes near; a bomb's in others may be
+/// thousands of times that, and decoding it would keep a thread from everybody else.
+const MOST_EXPANSION: usize = 1032;
+/// What a decoder may have kept from earlier chunks, in octets: the largest window of brotli (RFC 7932 §9.1).
+const KEPT: usize = 16 * 1024 * 1024;
+/// The first seven bits of a brotli stream with a window of up to 1 GiB, which RFC 7932 §9.1 does not have: no HTTP client decodes it.
+const LARGE_WINDOW: u8 = 0x11;
 
 /// How many hits a response had so far, for its audit record.
 pub type Hits = Arc<AtomicU64>;
@@ -34,8 +42,8 @@ pub struct Scrubbed<B> {
     coding: Coding,
     /// The beginning of what may be a hit, held back until it is resolved.
     held: BytesMut,
-    /// Trailers, or the end, that arrived while something was held.
-    next: Option<Frame<Bytes>>,
+    /// What ended the body while something was held: trailers, or an error.
+    next: Option<Result<Frame<Bytes>, BoxError>>,
     ended: bool,
 }
 
@@ -56,13 +64,21 @@ struct Sink {
     needles: Arc<Needles>,
     held: BytesMut,
     hit: bool,
+    /// Octets that the present chunk may still become.
+    room: usize,
 }
+
+/// A chunk that becomes more than [`MOST_EXPANSION`] allows.
+#[derive(Debug, thiserror::Error)]
+#[error("the response's body decodes to more than {MOST_EXPANSION} times its size")]
+struct TooMuch;
 
 struct SinkWriter(Seen);
 
 impl Write for SinkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = lock(&self.0);
+        sink.room = sink.room.checked_sub(bytes.len()).ok_or_else(|| io::Error::other(TooMuch))?;
         let mut text = std::mem::take(&mut sink.held);
         text.extend_from_slice(bytes);
         sink.hit |= sink.needles.is_in(&text);
@@ -86,9 +102,13 @@ impl<B> Scrubbed<B> {
         match &mut self.coding {
             Coding::Unknown => Ok(chunk),
             Coding::Decoded { decoder, seen } => {
-                // A body that does not decode is the client's to judge; nothing readable can be in it.
-                let _ = decoder.write_all(&chunk).and_then(|()| decoder.flush());
-                if seen.lock().unwrap_or_else(PoisonError::into_inner).hit {
+                lock(seen).room = chunk.len() * MOST_EXPANSION + KEPT;
+                match decoder.write_all(&chunk).and_then(|()| decoder.flush()) {
+                    Err(error) if error.get_ref().is_some_and(|error| error.is::<TooMuch>()) => return Err(error),
+                    // A body that does not decode is the client's to judge; nothing readable can be in it.
+                    _ => {}
+                }
+                if lock(seen).hit {
                     self.hits.fetch_add(1, Ordering::Relaxed);
                     return Err(io::Error::other("the response held the injected credential"));
                 }
@@ -112,6 +132,30 @@ impl<B> Scrubbed<B> {
     }
 }
 
+fn lock(seen: &Seen) -> MutexGuard<'_, Sink> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of brotli, what HTTP has.
+struct Brotli {
+    decoder: brotli_decompressor::DecompressorWriter<SinkWriter>,
+    first: Option<u8>,
+}
+
+impl Write for Brotli {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let first = *self.first.get_or_insert(bytes.first().copied().unwrap_or_default());
+        if first & 0x7f == LARGE_WINDOW {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.decoder.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.decoder.flush()
+    }
+}
+
 fn coding(headers: &HeaderMap, needles: &Arc<Needles>) -> Coding {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = match (codings.next().map(HeaderValue::as_bytes), codings.next()) {
@@ -119,13 +163,13 @@ fn coding(headers: &HeaderMap, needles: &Arc<Needles>) -> Coding {
         (Some(one), None) => one.trim_ascii().to_ascii_lowercase(),
         (Some(_), Some(_)) => return Coding::Unknown,
     };
-    let seen = Seen::new(Mutex::new(Sink { needles: needles.clone(), held: BytesMut::new(), hit: false }));
+    let seen = Seen::new(Mutex::new(Sink { needles: needles.clone(), held: BytesMut::new(), hit: false, room: 0 }));
     let sink = SinkWriter(seen.clone());
     let decoder: Box<dyn Write + Send + Sync> = match coding.as_slice() {
         b"identity" => return Coding::Identity,
         b"gzip" | b"x-gzip" => Box::new(flate2::write::MultiGzDecoder::new(sink)),
         b"deflate" => Box::new(flate2::write::ZlibDecoder::new(sink)),
-        b"br" => Box::new(brotli_decompressor::DecompressorWriter::new(sink, 4096)),
+        b"br" => Box::new(Brotli { decoder: brotli_decompressor::DecompressorWriter::new(sink, 4096), first: None }),
         b"zstd" => match zstd_decoder(sink) {
             Ok(decoder) => Box::new(decoder),
             Err(_) => return Coding::Unknown,
@@ -147,17 +191,17 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if let Some(frame) = this.next.take() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
         while !this.ended {
             match std::task::ready!(Pin::new(&mut this.inner).poll_frame(context)) {
                 None => this.ended = true,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Err(error)) => {
+                    this.ended = true;
+                    this.next = Some(Err(error.into()));
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => match this.data(chunk) {
                         Ok(clean) if clean.is_empty() => {}
@@ -168,7 +212,7 @@ where
                         this.ended = true;
                         if let Ok(mut trailers) = frame.into_trailers() {
                             this.hits.fetch_add(this.needles.headers(&mut trailers), Ordering::Relaxed);
-                            this.next = Some(Frame::trailers(trailers));
+                            this.next = Some(Ok(Frame::trailers(trailers)));
                         }
                     }
                 },
@@ -177,7 +221,7 @@ where
         if !this.held.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(this.held.split().freeze()))));
         }
-        Poll::Ready(this.next.take().map(Ok))
+        Poll::Ready(this.next.take())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -198,7 +242,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, convert::Infallible};
+    use std::collections::VecDeque;
 
     use base64::{Engine, engine::general_purpose};
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -213,10 +257,12 @@ mod tests {
 
     impl Body for Chunks {
         type Data = Bytes;
-        type Error = Infallible;
+        type Error = io::Error;
 
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+        /// `broken` stands for an error.
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            let next = self.0.pop_front();
+            Poll::Ready(next.map(|chunk| if chunk == "broken" { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(Frame::data(chunk)) }))
         }
     }
 
@@ -284,6 +330,36 @@ mod tests {
             let (out, cut, hits) = scrub(Some("unheard-of"), &chunks);
             assert_eq!((out, cut, hits), (bytes.clone(), false, 0), "the same bytes under a coding that is not decoded");
         }
+    }
+
+    #[test]
+    fn what_was_held_back_leaves_before_the_error_that_ends_the_body() {
+        assert_eq!(scrub(None, &[b"only this", b"broken"]), (b"only this".to_vec(), true, 0));
+    }
+
+    #[test]
+    fn a_bomb_ends_the_response_and_what_deflate_can_do_does_not() {
+        let zeros = vec![0; 64 * 1024 * 1024];
+        let zstd = zstd::encode_all(zeros.as_slice(), 3).unwrap();
+        assert!(zstd.len() * MOST_EXPANSION + KEPT < zeros.len(), "{} octets", zstd.len());
+        let (out, cut, hits) = scrub(Some("zstd"), &[&zstd]);
+        assert_eq!((out.len(), cut, hits), (0, true, 0));
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&zeros).unwrap();
+        let gzip = encoder.finish().unwrap();
+        assert_eq!(scrub(Some("gzip"), &[&gzip]), (gzip, false, 0));
+    }
+
+    #[test]
+    fn a_window_that_http_does_not_have_is_not_made() {
+        let stream = [LARGE_WINDOW, 30, 0xff, 0xff];
+        let mut brotli = Brotli { decoder: brotli_decompressor::DecompressorWriter::new(SinkWriter(no_needle()), 4096), first: None };
+        assert!(brotli.write(&stream).is_err() && brotli.write(&[0xff]).is_err());
+        assert_eq!(scrub(Some("br"), &[&stream]), (stream.to_vec(), false, 0));
+    }
+
+    fn no_needle() -> Seen {
+        Seen::new(Mutex::new(Sink { needles: Needles::new([KEY]).unwrap(), held: BytesMut::new(), hit: false, room: 0 }))
     }
 
     proptest! {

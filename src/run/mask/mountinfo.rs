@@ -34,7 +34,7 @@ impl Mounts {
         Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
     }
 
-    fn parse(table: &[u8]) -> Self {
+    pub(crate) fn parse(table: &[u8]) -> Self {
         Self(table.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
     }
 

@@ -52,7 +52,7 @@ fn in_directory(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The absolute paths of /proc/net/unix (proc_net(5)): the eighth column to the end of the line. `@` starts an abstract name.
-fn parse(table: &[u8]) -> BTreeSet<&Path> {
+pub(crate) fn parse(table: &[u8]) -> BTreeSet<&Path> {
     const COLUMNS_BEFORE_PATH: usize = 7;
     table
         .split(|&byte| byte == b'\n')

@@ -77,7 +77,7 @@ fn read_text(path: &Path) -> Option<String> {
 }
 
 /// The encapsulated certificates of a text (RFC 7468; `TRUSTED CERTIFICATE` is OpenSSL's, with its own trust settings).
-fn certificates(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn certificates(text: &str) -> impl Iterator<Item = &str> {
     const BEGIN: &str = "-----BEGIN ";
     let mut rest = text;
     std::iter::from_fn(move || {

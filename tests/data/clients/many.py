@@ -1,5 +1,7 @@
-"""many.py HOST PORT IDLE BUSY: holds IDLE silent connections to an echo server, then keeps BUSY more talking; a line from stdin ends it."""
-import resource, selectors, socket, sys
+"""many.py HOST PORT IDLE BUSY: holds IDLE silent connections to an echo server, then keeps BUSY more talking; a line from stdin ends it.
+
+Each busy connection sends bytes of its own, and nothing else may come back."""
+import os, resource, selectors, socket, sys
 
 ROUNDS = 20
 host, port, idle, busy = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -24,22 +26,24 @@ sys.stdin.readline()
 selector = selectors.EpollSelector()
 for _ in range(busy):
     s = connect()
-    s.sendall(bytes(1024))
-    selector.register(s, selectors.EVENT_READ, [0, 0])
+    said = os.urandom(1024)
+    s.sendall(said)
+    selector.register(s, selectors.EVENT_READ, [said, b"", 0])
 while selector.get_map():
     ready = selector.select(30)
     assert ready, "no answer"
     for key, _ in ready:
-        received = len(key.fileobj.recv(65536))
-        assert received, "closed"
-        key.data[0] += received
-        if key.data[0] == 1024:
-            key.data[0], key.data[1] = 0, key.data[1] + 1
-            if key.data[1] == ROUNDS:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-            else:
-                key.fileobj.sendall(bytes(1024))
+        said, heard, rounds = key.data
+        heard += key.fileobj.recv(65536)
+        assert heard and said.startswith(heard), "another's bytes, or closed"
+        if len(heard) < len(said):
+            key.data[1] = heard
+        elif rounds + 1 < ROUNDS:
+            key.data[:] = [os.urandom(1024), b"", rounds + 1]
+            key.fileobj.sendall(key.data[0])
+        else:
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
 print("busy", flush=True)
 for s in held:
     s.sendall(b"still")

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Response, StatusCode,
     body::{Body, Frame, Incoming},
-    header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -24,6 +24,9 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
+
+/// Lines of the answer to `/large`, 8 MiB: more than the buffers of two connections hold.
+const LARGE: usize = 8 * 1024 * 1024 / 11;
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -78,12 +81,30 @@ async fn answer(mut request: hyper::Request<Incoming>, sni: String, shared: Arc<
             Response::builder().status(302).header("location", "https://other.test/").body(Full::default().boxed()).unwrap()
         }
         ("/headers", None) => plain(seen.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()),
+        ("/large", None) => plain("large body\n".repeat(LARGE)),
+        ("/cut", None) => cut(),
         _ => plain(format!("{} bytes for {}\n", seen.body.len(), seen.authority)),
     })
 }
 
 fn plain(text: String) -> Answer {
     Response::new(Full::from(text).boxed())
+}
+
+/// Fewer octets than announced, and then the end.
+fn cut() -> Answer {
+    let mut answer = plain("only this".to_owned());
+    answer.headers_mut().insert(CONTENT_LENGTH, 100_000.into());
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _ = sender.send(Bytes::from_static(b"only this")).await;
+        // What is there is sent once the body is found to have no more yet.
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+    });
+    *answer.body_mut() = Chunks(receiver).boxed();
+    answer
 }
 
 /// Switches to whatever protocol the client named and echoes its bytes.
