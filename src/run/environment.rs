@@ -86,8 +86,13 @@ struct Plan {
 pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
     proxies::conceal(&options.upstream)?;
     let identity = Identity::resolve(options.user.as_deref(), &|name| env::var(name).ok())?;
-    // There is no namespace to make, so no right of root's is needed.
-    identity.assume_keeping(false)?;
+    if identity.is_root() {
+        // The command has root's capabilities again once it is executed (capabilities(7)), and whoever has fewer may not look at its sockets (ptrace(2)).
+        identity.assume().map_err(system("become root with root's groups alone"))?;
+    } else {
+        // There is no namespace to make, so no right of root's is needed.
+        identity.assume_keeping(false)?;
+    }
     let plan = Plan::new(options, config, identity)?;
     if options.dry_run {
         let _ = io::stdout().write_all(plan.to_string().as_bytes());

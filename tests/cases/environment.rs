@@ -2,7 +2,7 @@
 
 use crate::{
     Case,
-    support::world::{OPENAI_KEY, PLACEHOLDER, World, finish, show, succeeded},
+    support::world::{Mode, OPENAI_KEY, PLACEHOLDER, World, feed, finish, show, succeeded},
 };
 use std::{
     io::{BufRead, BufReader},
@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("unmatched_host_shows_its_own_certificate", unmatched_host_shows_its_own_certificate),
     ("stranger_is_not_injected", stranger_is_not_injected),
     ("another_user_is_not_injected", another_user_is_not_injected),
+    ("root_is_told_from_its_strangers", root_is_told_from_its_strangers),
     ("known_process_is_injected_again", known_process_is_injected_again),
     ("descendant_whose_parent_left_is_injected", descendant_whose_parent_left_is_injected),
     ("tunnel_for_another_host_is_refused", tunnel_for_another_host_is_refused),
@@ -93,6 +94,31 @@ fn another_user_is_not_injected(world: &World) {
         let mut command = world.command(&[&neighbour[..], client].concat());
         succeeded(&finish(command.env("CURL_CA_BUNDLE", world.path("root.pem")).current_dir("/")))
     });
+}
+
+/// Named by the flag, or by a sudo that root itself has called. The user whom sudo names and one without privilege are every other case's.
+fn root_is_told_from_its_strangers(world: &World) {
+    if world.mode == Mode::Rootless {
+        return;
+    }
+    for (options, by_sudo) in [(&["--user", "root"][..], &[][..]), (&[], &[("SUDO_UID", "0"), ("SUDO_GID", "0"), ("SUDO_USER", "root")])] {
+        let client = format!("echo $HTTPS_PROXY; read line; exec curl -fsS -o /dev/null http://mitm.it/ {URL}");
+        let mut run = world.by_environment_of_root(options, &["sh", "-c", &client]);
+        run.envs(by_sudo.iter().copied());
+        let mut run = run.stdin(Stdio::piped()).spawn().unwrap();
+        let mut proxy = String::new();
+        BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut proxy).unwrap();
+        let stranger = ["curl", "-sS", "-w", "%{http_code}", "-o", "/dev/null", "--proxy", proxy.trim()];
+        let mut command = world.command(&[&stranger[..], &["http://mitm.it/"]].concat());
+        assert_eq!(succeeded(&finish(&mut command)), "403", "the page is not for strangers");
+        let mut command = world.command(&[&stranger[..], &["-H", "authorization: Bearer stranger", URL]].concat());
+        succeeded(&finish(command.env("CURL_CA_BUNDLE", world.path("root.pem"))));
+        let output = feed(run, b"\n");
+        let requests = world.internet.take_requests();
+        let keys: Vec<_> = requests.iter().filter_map(|request| request.header("authorization")).collect();
+        assert_eq!(keys, ["Bearer stranger", &format!("Bearer {OPENAI_KEY}")], "{options:?}: {}", show(&output));
+        succeeded(&output);
+    }
 }
 
 /// Two connections of one process, and one of a process that it started.

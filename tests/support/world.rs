@@ -158,12 +158,29 @@ impl World {
 
     /// `authsome run … -- client`, not yet started.
     pub fn by_environment(&self, options: &[&str], client: &[&str]) -> Command {
+        self.start_as_mode(self.environment_run(options, client))
+    }
+
+    /// As [`Self::by_environment`] by plain root, who logs in here.
+    pub fn by_environment_of_root(&self, options: &[&str], client: &[&str]) -> Command {
+        let home = self.path("root");
+        if !home.exists() {
+            fs::create_dir(&home).unwrap();
+            self.login_as(0, 0, &home, "openai", OPENAI_KEY);
+        }
+        let mut command = self.environment_run(options, client);
+        // The account's own directory is this machine's.
+        command.env("AUTHSOME_HOME", home.join(".authsome"));
+        command
+    }
+
+    fn environment_run(&self, options: &[&str], client: &[&str]) -> Command {
         let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
         command.arg(self.path("authsome")).args(["run", "--upstream-ca"]).arg(self.path("root.pem"));
         // Also the client's own: what is not opened is verified by it.
         command.env("SSL_CERT_FILE", self.path("root.pem")).env("CURL_CA_BUNDLE", self.path("root.pem"));
         command.args(options).arg("--").args(client);
-        self.start_as_mode(command)
+        command
     }
 
     /// `authsome run --transparent … -- client`, not yet started.
