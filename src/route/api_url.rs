@@ -45,6 +45,14 @@ impl ApiUrl {
         &self.pattern
     }
 
+    /// The one host and port it is about, unless it is a pattern.
+    pub fn target(&self) -> Option<Target> {
+        match &self.pattern {
+            HostPattern::Exact(host) => Some(Target { host: host.clone(), port: self.port }),
+            HostPattern::Regex(_) => None,
+        }
+    }
+
     /// Whether a request to that target and path would be this one's.
     pub fn claims(&self, target: &Target, path: &str) -> bool {
         self.port == target.port && self.pattern.matches(&target.host) && self.prefix.matches(path)

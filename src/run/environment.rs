@@ -1,7 +1,7 @@
 //! `authsome run` without `--transparent`: the command is told of the proxy by variables, and nothing keeps it from going around.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::{CStr, CString, OsStr, OsString},
     fmt,
@@ -50,8 +50,8 @@ use crate::{
     host::Host,
     provider::ProviderName,
     proxy::{self, caller, tls::Authority},
-    route::policy::Policy,
-    upstream::{self, Proxies, Upstream},
+    route::{ApiUrl, policy::Policy},
+    upstream::{self, NoProxy, Proxies, Upstream},
     vault::{self, Vault},
 };
 
@@ -118,6 +118,7 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
             say(&plan::undecided(name));
         }
         say(&plan.headline());
+        plan.gone_around().iter().for_each(|told| say(told));
     }
     if options.verbosity > 1 {
         plan.to_string().lines().skip(1).for_each(say);
@@ -163,8 +164,7 @@ impl Plan {
         let mut environment = plan::marked(kept.collect(), &self.id, &self.identity, &self.connected);
         let proxy = format!("http://127.0.0.1:{port}");
         environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.clone().into())));
-        let of_user = ["no_proxy", "NO_PROXY"].map(env::var_os).into_iter().flatten().find(|value| !value.is_empty());
-        let direct = no_proxy(of_user.as_deref());
+        let direct = no_proxy(no_proxy_of_user().as_deref());
         environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name.into(), direct.clone())));
         // Node heeds the variables only when told to.
         environment.insert("NODE_USE_ENV_PROXY".into(), "1".into());
@@ -202,6 +202,15 @@ impl Plan {
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`
     fn headline(&self) -> String {
         format!("environment, HTTPS_PROXY set{}; {}", proxies::via(&self.proxies), plan::injecting(&self.connected))
+    }
+
+    /// What the user's NO_PROXY keeps from us although it is a connected provider's.
+    fn gone_around(&self) -> Vec<String> {
+        let direct = NoProxy::parse(&no_proxy_of_user().unwrap_or_default().to_string_lossy());
+        let targets = self.connected.iter().flat_map(|connected| &connected.provider.api_urls).filter_map(ApiUrl::target);
+        let covered: BTreeSet<_> = targets.filter(|target| direct.covers(target)).map(|target| target.host).collect();
+        let told = |host| format!("{host}: NO_PROXY has clients go around authsome, so nothing is injected there");
+        covered.iter().map(told).collect()
     }
 
     /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between
@@ -244,17 +253,20 @@ fn opens_the_vault(name: &OsStr) -> bool {
     [&b"AUTHSOME_MASTER_KEY"[..], b"AUTHSOME_IDENTITY"].iter().any(|start| name.as_bytes().starts_with(start))
 }
 
-/// The user's hosts and this machine.
+fn no_proxy_of_user() -> Option<OsString> {
+    ["no_proxy", "NO_PROXY"].map(env::var_os).into_iter().flatten().find(|value| !value.is_empty())
+}
+
+/// The user's hosts and this machine. Where those are all there are, nothing is added: curl takes `*` for that only when it stands alone.
 fn no_proxy(of_user: Option<&OsStr>) -> OsString {
     let mut value = of_user.unwrap_or_default().to_owned();
-    for host in NO_PROXY {
-        let known = value.as_bytes().split(|byte| *byte == b',').any(|known| known.trim_ascii() == host.as_bytes());
-        if !known {
-            if !value.is_empty() {
-                value.push(",");
-            }
-            value.push(host);
+    let text = value.to_string_lossy().into_owned();
+    let known: Vec<&str> = upstream::no_proxy_entries(&text).collect();
+    for host in NO_PROXY.into_iter().filter(|host| !known.contains(host) && !known.contains(&"*")) {
+        if !value.is_empty() {
+            value.push(",");
         }
+        value.push(host);
     }
     value
 }
@@ -380,6 +392,9 @@ mod tests {
             (Some(""), "127.0.0.1,localhost,::1"),
             (Some("corp.test, localhost"), "corp.test, localhost,127.0.0.1,::1"),
             (Some("127.0.0.1,localhost,::1"), "127.0.0.1,localhost,::1"),
+            (Some("corp.test localhost"), "corp.test localhost,127.0.0.1,::1"),
+            (Some("localhost:8443,[::1]:443,.corp.test:443"), "localhost:8443,[::1]:443,.corp.test:443,127.0.0.1,localhost,::1"),
+            (Some("*"), "*"),
         ] {
             assert_eq!(no_proxy(of_user.map(OsStr::new)), merged, "{of_user:?}");
         }

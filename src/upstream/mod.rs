@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod error;
 mod forbidden;
+mod no_proxy;
 mod outbound;
 mod pool;
 mod proxy;
@@ -15,6 +16,7 @@ mod tls;
 
 pub use self::{
     connection::ResponseBody,
+    no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
 };

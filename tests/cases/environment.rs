@@ -12,6 +12,7 @@ use std::{
 pub const CASES: &[Case] = &[
     ("variables_are_set", variables_are_set),
     ("no_proxy_is_merged", no_proxy_is_merged),
+    ("no_proxy_leads_around", no_proxy_leads_around),
     ("curl_http1", |world| injects(world, "HTTP/1.1", "curl -fsS --http1.1 -H \"authorization: Bearer $OPENAI_API_KEY\" URL")),
     ("curl_http2", |world| injects(world, "HTTP/2.0", "curl -fsS --http2 -H \"authorization: Bearer $OPENAI_API_KEY\" URL")),
     ("python_urllib", |world| injects(world, "HTTP/1.1", "/usr/bin/python3 with_urllib.py URL")),
@@ -60,9 +61,24 @@ fn variables_are_set(world: &World) {
 }
 
 fn no_proxy_is_merged(world: &World) {
-    let output = finish(world.by_environment(&[], &["sh", "-c", "echo $NO_PROXY $no_proxy"]).env("NO_PROXY", "corp.test"));
-    let merged = "corp.test,127.0.0.1,localhost,::1";
-    assert_eq!(succeeded(&output), format!("{merged} {merged}\n"));
+    for (of_user, merged) in
+        [("corp.test", "corp.test,127.0.0.1,localhost,::1"), ("localhost:8443", "localhost:8443,127.0.0.1,localhost,::1")]
+    {
+        let output = finish(world.by_environment(&[], &["sh", "-c", "echo $NO_PROXY $no_proxy"]).env("NO_PROXY", of_user));
+        assert_eq!(succeeded(&output), format!("{merged} {merged}\n"));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("go around"), "{}", show(&output));
+    }
+}
+
+/// Which is said where it concerns a connected provider. An entry with a port is for that port alone.
+fn no_proxy_leads_around(world: &World) {
+    for (of_user, around) in [("api.openai.com", true), (".openai.com", true), ("api.openai.com:8443", false)] {
+        let output = finish(world.by_environment(&[], &["curl", "-fsS", URL]).env("NO_PROXY", of_user));
+        let told = "authsome: api.openai.com: NO_PROXY has clients go around authsome, so nothing is injected there\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr).contains(told), around, "{of_user}: {}", show(&output));
+        let [request] = &world.internet.take_requests()[..] else { panic!("one request expected: {}", show(&output)) };
+        assert_eq!(request.header("authorization").is_none(), around, "{of_user}: {request:?}");
+    }
 }
 
 fn injects(world: &World, version: &str, client: &str) {
