@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use psl::Psl;
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Literal};
 
@@ -9,6 +10,9 @@ use crate::host::{Host, HostError};
 
 /// Bytes of compiled automaton; a pattern over names of 253 octets needs far less.
 const SIZE_LIMIT: usize = 256 * 1024;
+
+/// Public suffixes below which no customer's server answers, for all that customers' files lie there.
+const OF_ONE_OWNER: [&str; 2] = ["githubusercontent.com", "googleapis.com"];
 
 /// Which hosts a provider claims.
 #[derive(Debug, Clone)]
@@ -35,6 +39,15 @@ pub enum HostPatternError {
     /// It would also claim hosts of strangers.
     #[error("`{pattern}` also matches hosts of strangers, such as `{stranger}`; {}", suggest(suggestion.as_deref()))]
     Unsafe { pattern: String, stranger: String, suggestion: Option<String> },
+    #[error("`{pattern}` matches whatever is below `{suffix}`, where anybody may have a name; end it in the provider's own, as in `regex:{}`", below(&format!("acme.{suffix}")))]
+    PublicSuffix { pattern: String, suffix: Host },
+}
+
+/// What in a pattern is no domain of one owner's.
+enum Boundless {
+    /// The end of every match, at no label boundary.
+    End(String),
+    PublicSuffix(Host),
 }
 
 fn suggest(suggestion: Option<&str>) -> String {
@@ -69,11 +82,11 @@ impl HostPattern {
             .map_err(|error| syntax(error.to_string()))?;
         let hir = regex_syntax::parse(pattern).map_err(|error| syntax(error.to_string()))?;
         let suffixes = Extractor::new().kind(ExtractKind::Suffix).extract(&hir);
-        let literals = suffixes.literals().filter(|literals| !literals.is_empty()).ok_or_else(String::new);
-        let domains = literals.and_then(|literals| literals.iter().map(|literal| domain(literal).ok_or_else(|| text(literal))).collect());
-        match domains {
+        let literals = suffixes.literals().filter(|literals| !literals.is_empty()).ok_or_else(|| Boundless::End(String::new()));
+        match literals.and_then(|literals| literals.iter().map(domain).collect()) {
             Ok(domains) => Ok(Self::Regex(Pattern { text: pattern.to_owned(), regex, domains })),
-            Err(suffix) => Err(HostPatternError::Unsafe {
+            Err(Boundless::PublicSuffix(suffix)) => Err(HostPatternError::PublicSuffix { pattern: pattern.to_owned(), suffix }),
+            Err(Boundless::End(suffix)) => Err(HostPatternError::Unsafe {
                 pattern: pattern.to_owned(),
                 stranger: stranger_of(&suffix),
                 suggestion: safe_pattern(pattern, &suffix),
@@ -86,14 +99,30 @@ fn whole(pattern: &str) -> String {
     format!("^(?:{pattern})$")
 }
 
-/// A whole host, or a suffix that begins at a label boundary and has at least two labels: nobody else can register below that.
-fn domain(literal: &Literal) -> Option<Host> {
+/// A whole host, or a suffix that begins at a label boundary and has one owner.
+fn domain(literal: &Literal) -> Result<Host, Boundless> {
     let text = text(literal);
-    if literal.is_exact() {
-        return text.parse().ok();
+    let (label, host) = if literal.is_exact() { ("", text.as_str()) } else { text.split_once('.').unwrap_or((&text, "")) };
+    match host.parse() {
+        Ok(host) if literal.is_exact() || !is_public_suffix(&host) => Ok(host),
+        Ok(host) if label.is_empty() => Err(Boundless::PublicSuffix(host)),
+        _ => Err(Boundless::End(text)),
     }
-    let (_, suffix) = text.split_once('.')?;
-    suffix.contains('.').then(|| suffix.parse().ok())?
+}
+
+/// Whether anybody may have names below it: by the Public Suffix List, where a name that it does not know is one if it has no dot. A name further up, such as
+/// amazonaws.com, is its owner's there, though some that are below are not.
+fn is_public_suffix(host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    let name = name.as_str();
+    let is_suffix = |name: &str| psl::List.suffix(name.as_bytes()).is_some_and(|suffix| suffix.as_bytes() == name.as_bytes());
+    // A rule may be about whatever is one label further down.
+    !OF_ONE_OWNER.contains(&name) && (is_suffix(name) || is_suffix(&format!("a.{name}")))
+}
+
+/// `(.+\.)?acme\.test`
+fn below(domain: &str) -> String {
+    format!(r"(.+\.)?{}", regex_syntax::escape(domain))
 }
 
 fn text(literal: &Literal) -> String {
@@ -111,8 +140,8 @@ fn safe_pattern(pattern: &str, suffix: &str) -> Option<String> {
     let own = suffix.trim_start_matches('.');
     if let Some((label, _)) = own.split_once('.') {
         // The analysis may have lost the beginning of the name, and what is left would be a stranger's.
-        let is_whole = is_label_of(label, &pattern.to_ascii_lowercase()) && own.parse::<Host>().is_ok();
-        return is_whole.then(|| format!(r"(.+\.)?{}", regex_syntax::escape(own)));
+        let is_owned = own.parse().is_ok_and(|own| !is_public_suffix(&own));
+        return (is_label_of(label, &pattern.to_ascii_lowercase()) && is_owned).then(|| below(own));
     }
     let plain = pattern.trim_start_matches('^').trim_end_matches('$');
     (plain.contains('.') && plain.parse::<Host>().is_ok()).then(|| regex_syntax::escape(plain))
@@ -185,8 +214,7 @@ mod tests {
             (r".*googleapis.*", None),
             (r".*", None),
             (r"", None),
-            (r".*\.com", None),
-            (r".+\.test", None),
+            (r".*co\.uk", None),
             (r"api.acme.test", Some(r"api\.acme\.test")),
             (r"(api\.acme\.test|.*)", None),
             (r"acme\.test|.*evil\.test", Some(r"(.+\.)?evil\.test")),
@@ -204,6 +232,38 @@ mod tests {
                 }
                 _ => panic!("{pattern}: {error:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn patterns_over_what_anybody_may_register_below_are_refused() {
+        for (pattern, suffix) in [
+            (r".*\.com", "com"),
+            (r".+\.test", "test"),
+            (r".*\.co\.uk", "co.uk"),
+            (r"(.+\.)?CO\.UK", "co.uk"),
+            (r"[a-z]+\.co\.uk", "co.uk"),
+            (r"api\.acme\.test|.*\.co\.uk", "co.uk"),
+            (r".*\.acme\.(test|co\.uk)|.*\.herokuapp\.com", "herokuapp.com"),
+            (r".*\.s3\.amazonaws\.com", "s3.amazonaws.com"),
+            // The list says `*.kawasaki.jp`.
+            (r".*\.kawasaki\.jp", "kawasaki.jp"),
+            (r".*\.acme\.kawasaki\.jp", "acme.kawasaki.jp"),
+            (r".*\.xn--55qx5d\.cn", "xn--55qx5d.cn"),
+        ] {
+            match HostPattern::regex(pattern).map(|accepted| accepted.to_string()).expect_err(pattern) {
+                HostPatternError::PublicSuffix { suffix: found, .. } => assert_eq!(found.to_string(), suffix, "{pattern}"),
+                error => panic!("{pattern}: {error}"),
+            }
+        }
+        let said = HostPattern::regex(r".*\.co\.uk").unwrap_err().to_string();
+        assert_eq!(
+            said,
+            r"`.*\.co\.uk` matches whatever is below `co.uk`, where anybody may have a name; end it in the provider's own, as in `regex:(.+\.)?acme\.co\.uk`"
+        );
+        // One name is one owner's, whatever it is; and these have one.
+        for accepted in [r"regex:acme\.co\.uk", r"regex:co\.uk", "co.uk", r"regex:.*\.acme\.co\.uk", r"regex:(.+\.)?googleapis\.com"] {
+            accepted.parse::<HostPattern>().unwrap_or_else(|error| panic!("{accepted}: {error}"));
         }
     }
 
