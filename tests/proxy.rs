@@ -6,12 +6,13 @@
 #[path = "support/proxy.rs"]
 mod support;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use support::{Ca, KEY, NAME, Origin, Proxy, Setup, channel, empty, tcp_server, text, tls_server};
+use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, tcp_server, text, tls_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const H1: &[&str] = &["http/1.1"];
@@ -514,6 +515,30 @@ async fn a_server_that_speaks_first_is_heard() {
     drop(stream);
     let record = &proxy.records(1).await[0];
     assert_eq!((&record["protocol"], &record["sent"], &record["received"]), (&"tcp".into(), &6.into(), &26.into()));
+}
+
+/// In whatever form a definition would have had it written, and wherever: for Twilio it is in what Basic encodes, for Telegram in the path.
+#[tokio::test]
+async fn a_definitions_own_placeholder_is_told() {
+    let ca = Ca::new();
+    let origin = Origin::start(&ca, NAME, BOTH).await;
+    let api_url = format!("https://{NAME}:{}/v1", origin.addr.port());
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("x:{OTHER_PLACEHOLDER}")));
+    let in_path = format!("/bot{OTHER_PLACEHOLDER}/me");
+    let in_query = format!("/other?key={OTHER_PLACEHOLDER}");
+    for (path, value, told) in
+        [("/other", basic.as_str(), true), (&in_path, "x", true), (&in_query, "x", true), ("/other", "Basic eDp5", false)]
+    {
+        let proxy = Proxy::with(origin.addr, &ca, Setup { api_url: api_url.clone(), ..Setup::default() }).await;
+        let request = Request::get(path).header("authorization", value).body(empty()).unwrap();
+        proxy.client(H1).await.send(origin.addr.port(), request).await.unwrap();
+        let said = proxy.said();
+        assert_eq!(
+            said.contains(&format!("placeholder sent to {NAME}: no connected provider claims it")),
+            told,
+            "{path} {value}: {said:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The spellings in which an injected value could come back.
+//! The spellings in which a value is looked for: an injected one that could come back, a placeholder that goes out.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 /// Shorter values turn up by chance, and filling those in would damage honest answers.
 const SHORTEST: usize = 12;
 
-/// Every spelling of the values one request carried.
+/// Every spelling of the values that are looked for.
 pub struct Needles {
     automaton: AhoCorasick,
     spellings: Vec<Vec<u8>>,

@@ -180,7 +180,7 @@ impl Connection {
                 self.relay("tls", target, &seen, "TLS that is older than 1.2 or names no host is never opened").await;
             }
             (Detected::Http, Decision::Inject(_) | Decision::Forward(_)) => {
-                if http::carries_placeholder(&seen) {
+                if self.context.carries_placeholder(&seen) {
                     self.context.notices.placeholder(&target.host);
                 }
                 self.relay("http", target, &seen, "plain HTTP is never injected").await;

@@ -19,7 +19,7 @@ use super::{
     caller,
     connection::serve_tunnel,
     gate,
-    http::{Exchange, Refusal, carries_placeholder, http1, strip},
+    http::{Exchange, Refusal, http1, strip},
     opaque, page,
 };
 use crate::{
@@ -156,9 +156,7 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
         exchange.record(|guard| guard.verdict(Verdict::Refused, "authority-mismatch"));
         return Err(refused(&exchange, bad_request("the Host field names another host than the request's target")));
     }
-    if parts.headers.values().any(|value| carries_placeholder(value.as_bytes())) {
-        context.notices.placeholder(&target.host);
-    }
+    context.tell_placeholder(&target.host, &parts);
     strip(&mut parts.headers, false);
     parts.headers.remove(header::PROXY_AUTHORIZATION);
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| bad_request("the target is not a host and port"))?);

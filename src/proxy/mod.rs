@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use ::http::request::Parts;
+
 use crate::{
     audit,
-    credential::Resolver,
+    credential::{Needles, Resolver},
     dns::Names,
+    host::Host,
     route::{Table, policy::Policy},
     upstream::Upstream,
 };
@@ -45,4 +48,20 @@ pub struct Context {
     pub names: Arc<Names>,
     pub notices: Notices,
     pub authority: tls::Authority,
+    /// What the child's environment holds in place of keys.
+    pub placeholders: Option<Arc<Needles>>,
+}
+
+impl Context {
+    /// Tells of a request that leaves unchanged with what only an injection would have replaced.
+    fn tell_placeholder(&self, host: &Host, head: &Parts) {
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        if self.carries_placeholder(target.as_bytes()) || head.headers.values().any(|value| self.carries_placeholder(value.as_bytes())) {
+            self.notices.placeholder(host);
+        }
+    }
+
+    fn carries_placeholder(&self, bytes: &[u8]) -> bool {
+        self.placeholders.as_ref().is_some_and(|placeholders| placeholders.is_in(bytes))
+    }
 }

@@ -194,6 +194,7 @@ impl Plan {
             audit: audit_log(config, &self.id)?,
             names: Arc::default(),
             notices: proxy::Notices::stderr(options.verbosity),
+            placeholders: plan::placeholders(&self.connected),
             policy: self.policy.clone(),
             authority,
         })

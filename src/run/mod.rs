@@ -213,6 +213,7 @@ fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Autho
         audit: audit_log(config, &plan.id)?,
         names: Arc::default(),
         notices: proxy::Notices::stderr(options.verbosity),
+        placeholders: plan::placeholders(&plan.connected),
         authority,
     };
     let context = Arc::new(context);

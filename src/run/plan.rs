@@ -1,13 +1,14 @@
 //! Everything about a run that can be known, and refused, before anything is started.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
     fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::sys::signal::SigSet;
@@ -15,8 +16,9 @@ use zeroize::Zeroize;
 
 use crate::{
     config::Config,
+    credential::Needles,
     host::Host,
-    provider::{Catalog, Provider, ProviderName},
+    provider::{Catalog, PLACEHOLDER, Provider, ProviderName},
     route::policy::{Policy, Protocol},
     upstream::{self, Proxies},
     vault::{self, ConnectionName, Vault},
@@ -274,6 +276,12 @@ fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &
 /// A value may be a key; this process is about to be copied.
 fn wipe(value: OsString) {
     value.into_encoded_bytes().zeroize();
+}
+
+/// What the command finds in place of keys, to be known again; the usual one may also have come from elsewhere.
+pub(super) fn placeholders(connected: &[Connected]) -> Option<Arc<Needles>> {
+    let of_providers = connected.iter().map(|connected| connected.provider.placeholder.as_str());
+    Needles::new(of_providers.chain([PLACEHOLDER]).collect::<BTreeSet<_>>())
 }
 
 /// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.

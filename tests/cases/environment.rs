@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     ("tunnel_for_another_host_is_refused", tunnel_for_another_host_is_refused),
     ("tunnel_by_address_is_not_injected", tunnel_by_address_is_not_injected),
     ("plain_http_is_forwarded", plain_http_is_forwarded),
+    ("a_definitions_own_placeholder_is_told", a_definitions_own_placeholder_is_told),
     ("requests_for_an_origin_are_refused", requests_for_an_origin_are_refused),
     ("exit_codes_are_the_childs", exit_codes_are_the_childs),
     ("signals_are_as_outside", signals_are_as_outside),
@@ -206,6 +207,17 @@ fn plain_http_is_forwarded(world: &World) {
     assert_eq!((request.path.as_str(), request.authority.as_str()), ("/a?b", "api.openai.com"));
     assert_eq!(request.header("authorization"), Some(format!("Bearer {PLACEHOLDER}").as_str()));
     assert!(request.header("proxy-authorization").is_none() && request.header("proxy-connection").is_none(), "{request:?}");
+}
+
+/// Twilio's is of a shape that its libraries accept, and goes out as Basic authentication.
+fn a_definitions_own_placeholder_is_told(world: &World) {
+    world.login("twilio", r#"{"sid": "AC0123456789abcdef0123456789abcdef", "api_key": "0123456789abcdef0123456789abcdef"}"#);
+    let client = "curl -fsS -u $TWILIO_ACCOUNT_SID:$TWILIO_AUTH_TOKEN http://other.test/";
+    for (way, output) in [("environment", inside(world, client)), ("transparent", world.inside(&["sh", "-c", client]))] {
+        succeeded(&output);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("placeholder sent to other.test: no connected provider claims it"), "{way}: {said}");
+    }
 }
 
 fn requests_for_an_origin_are_refused(world: &World) {

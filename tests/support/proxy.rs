@@ -12,9 +12,9 @@ use std::{
 
 use authsome::{
     audit,
-    credential::{Credential, Grant, Resolver, Unavailable},
+    credential::{Credential, Grant, Needles, Resolver, Unavailable},
     dns::Names,
-    provider::{Provider, ProviderName, Source},
+    provider::{PLACEHOLDER, Provider, ProviderName, Source},
     proxy::{Context, Notices, serve_connection, tls::Authority},
     route::{Route, Table, policy::Policy},
     secret::Secret,
@@ -41,6 +41,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 /// The host that the one provider of these tests claims, on whatever port the origin has.
 pub const NAME: &str = "api.acme.test";
 pub const KEY: &str = "sk-live-0123456789abcdef";
+/// What a definition may have instead of the usual one.
+pub const OTHER_PLACEHOLDER: &str = "AC00000000000000000000000000000000";
 
 /// A throw-away root for origins.
 pub struct Ca {
@@ -250,7 +252,7 @@ impl Resolver for OneKey {
                 provider: name.clone(),
                 injection: self.provider.injection.clone(),
                 credential: Arc::new(Credential { fields }),
-                placeholder: "authsome-proxy-managed".into(),
+                placeholder: PLACEHOLDER.into(),
             })
         } else {
             Err(Unavailable { message: "acme: the token could not be refreshed".into(), hint: "authsome login acme".into() })
@@ -323,6 +325,7 @@ impl Proxy {
             names: Arc::new(Names::default()),
             notices: Notices::new(2, move |line| sink.lock().unwrap().push(line.to_owned())),
             authority: Authority::new().unwrap(),
+            placeholders: Needles::new([PLACEHOLDER, OTHER_PLACEHOLDER]),
         });
         let ours = context.clone();
         let addr = tcp_server(move |stream| serve_connection(stream, original, ours.clone())).await;

@@ -248,7 +248,7 @@ impl World {
         command
     }
 
-    fn login(&self, provider: &str, key: &str) {
+    pub fn login(&self, provider: &str, key: &str) {
         self.login_as(UID, GID, &self.home(), provider, key);
     }
 

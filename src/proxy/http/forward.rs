@@ -19,9 +19,6 @@ use crate::{
     upstream::{Body, BoxError, Protocol, UpstreamError},
 };
 
-/// What the child's environment holds in place of a key.
-const PLACEHOLDER: &[u8] = b"authsome-proxy-managed";
-
 /// How much of a refused request is read, in octets and time.
 const MAX_DRAINED: usize = 256 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -169,16 +166,8 @@ async fn permit(session: &Session, exchange: &Exchange, parts: &Parts) -> Result
 fn unchanged(session: &Session, exchange: &Exchange, parts: &Parts, why: &Forward) {
     let host = &session.destination.target.host;
     session.context.notices.forwarded(host, why);
-    let query = parts.uri.query().unwrap_or_default();
-    if carries_placeholder(query.as_bytes()) || parts.headers.values().any(|value| carries_placeholder(value.as_bytes())) {
-        session.context.notices.placeholder(host);
-    }
+    session.context.tell_placeholder(host, parts);
     exchange.record(|guard| guard.verdict(Verdict::Forwarded, notice::reason(why)));
-}
-
-/// Whether bytes that leave unchanged hold what only an injection would have replaced.
-pub fn carries_placeholder(bytes: &[u8]) -> bool {
-    bytes.windows(PLACEHOLDER.len()).any(|window| window == PLACEHOLDER)
 }
 
 async fn send(

@@ -10,7 +10,6 @@ pub(crate) mod scrub;
 mod serve;
 mod upgrade;
 
-pub use forward::carries_placeholder;
 pub use serve::{Ended, Rules, serve};
 // What plain HTTP through the explicit proxy needs as well.
 pub(super) use exchange::Exchange;
