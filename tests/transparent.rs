@@ -40,6 +40,7 @@ mod cases {
     pub mod root;
     pub mod tcp_programs;
     pub mod trust;
+    pub mod tunnel;
     pub mod upstream;
     pub mod upstream_proxy;
     pub mod websocket;
@@ -84,6 +85,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("load", cases::load::CASES),
     ("kills", cases::kills::CASES),
     ("environment", cases::environment::CASES),
+    ("tunnel", cases::tunnel::CASES),
     ("grpc", cases::grpc::CASES),
     ("websocket", cases::websocket::CASES),
     ("packages", cases::packages::CASES),

@@ -19,14 +19,14 @@ use super::{
     caller,
     connection::serve_tunnel,
     gate,
-    http::{Exchange, Refusal, http1, strip},
+    http::{Exchange, Refusal, hop, http1, returned, unasked_upgrade, upgrade},
     opaque, page,
 };
 use crate::{
-    audit::{Blame, Verdict},
+    audit::{Blame, Guard, Verdict},
     host::{Host, Target},
     route::{Decision, Deny, policy::Protocol},
-    upstream::Body,
+    upstream::{self, Body},
 };
 
 /// Where a URL of plain HTTP names no port (RFC 9110 §4.2.1).
@@ -102,12 +102,16 @@ async fn page(request: &Request<Incoming>, target: &Target, client: Client, cont
 fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>) -> Result<Response<Body>, Refusal> {
     let asked = request.uri().authority().and_then(|authority| target(authority.as_str(), None));
     let asked = asked.ok_or_else(|| bad_request("CONNECT needs host:port (RFC 9110 §9.3.6)"))?;
+    if let Some(reason) = gate::tunnel(&context, &asked) {
+        let mut guard = context.audit.begin("connect", asked.clone(), None);
+        return Err(forbidden(&context, &asked, &mut guard, reason));
+    }
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         match raw(upgraded) {
             Ok(stream) => {
-                let opens = !matches!(context.routes.decide(&asked), Decision::Forward(_));
+                let opens = matches!(gate::named(&context, &asked, None), Decision::Inject(_) | Decision::Inspect);
                 let trusted = opens && client.is_of_the_run().await;
                 serve_tunnel(stream, asked, trusted, context).await;
             }
@@ -134,7 +138,7 @@ fn raw(upgraded: Upgraded) -> Result<TcpStream, Option<TcpStream>> {
 }
 
 /// Sends one request of plain HTTP on, as it is but for what concerns this connection alone.
-async fn forward(request: Request<Incoming>, context: &Context) -> Result<Response<Body>, Refusal> {
+async fn forward(mut request: Request<Incoming>, context: &Context) -> Result<Response<Body>, Refusal> {
     let target = absolute(request.uri())?;
     let mut guard = context.audit.begin("http/1.1", target.clone(), None);
     guard.request(request.method().as_str(), request.uri().path());
@@ -144,12 +148,11 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
         Decision::Inject(_) | Decision::Forward(_) => None,
     };
     if let Some(Deny::Policy(reason)) = denied {
-        context.notices.denied(&target.host, &reason);
-        guard.verdict(Verdict::Denied, reason.clone());
-        return Err(Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message: reason, hint: String::new() });
+        return Err(forbidden(context, &target, &mut guard, reason));
     }
     guard.verdict(Verdict::Forwarded, "plain HTTP is never injected");
     let exchange = Exchange::new(guard);
+    let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
     if parts.headers.get_all(header::HOST).iter().any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
@@ -157,7 +160,7 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
         return Err(refused(&exchange, bad_request("the Host field names another host than the request's target")));
     }
     context.tell_placeholder(&target.host, &parts);
-    strip(&mut parts.headers, false);
+    hop::strip(&mut parts.headers, child.is_some());
     parts.headers.remove(header::PROXY_AUTHORIZATION);
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| bad_request("the target is not a host and port"))?);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -165,8 +168,11 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
     parts.version = http::Version::HTTP_11;
     let request = Request::from_parts(parts, exchange.request_body(body));
     match context.upstream.send_plain(&target, request).await {
-        Ok(mut response) => {
-            strip(response.headers_mut(), false);
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() => {
+            Err(refused(&exchange, unasked_upgrade(&exchange)))
+        }
+        Ok(response) => {
+            let response = returned(response, upstream::Protocol::Http1, child, &exchange);
             exchange.answered(response.status());
             Ok(response.map(|body| exchange.response_body(body)))
         }
@@ -184,6 +190,12 @@ async fn forward(request: Request<Incoming>, context: &Context) -> Result<Respon
     }
 }
 
+fn forbidden(context: &Context, target: &Target, guard: &mut Guard, reason: String) -> Refusal {
+    context.notices.denied(&target.host, &reason);
+    guard.verdict(Verdict::Denied, reason.clone());
+    Refusal { status: StatusCode::FORBIDDEN, kind: "denied", message: reason, hint: String::new() }
+}
+
 fn refused(exchange: &Exchange, refusal: Refusal) -> Refusal {
     exchange.answered(refusal.status);
     refusal
@@ -194,7 +206,8 @@ pub(crate) fn absolute(uri: &Uri) -> Result<Target, Refusal> {
     let Some(authority) = uri.authority() else {
         return Err(bad_request("this is a proxy: it takes CONNECT host:port and http:// URLs (set HTTPS_PROXY and HTTP_PROXY to it)"));
     };
-    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+    // Some clients write the upgrade to WebSocket as the user wrote its URL (RFC 6455 §3).
+    if !matches!(uri.scheme_str(), Some("http" | "ws")) {
         return Err(bad_request("an https:// URL is asked for with CONNECT host:port, so that its TLS begins at the client"));
     }
     target(authority.as_str(), Some(HTTP)).ok_or_else(|| bad_request("the target is not a host and port"))
@@ -234,8 +247,10 @@ mod tests {
     #[test]
     fn only_absolute_urls_of_plain_http() {
         let status = |uri: &str| absolute(&uri.parse().unwrap()).map_err(|refusal| refusal.status);
-        assert_eq!(status("http://acme.test/a").unwrap().to_string(), "acme.test:80");
-        for wrong in ["/a", "*", "https://acme.test/", "ftp://acme.test/", "http://user:pass@acme.test/"] {
+        for right in ["http://acme.test/a", "ws://acme.test/a"] {
+            assert_eq!(status(right).unwrap().to_string(), "acme.test:80");
+        }
+        for wrong in ["/a", "*", "https://acme.test/", "wss://acme.test/", "ftp://acme.test/", "http://user:pass@acme.test/"] {
             assert_eq!(status(wrong), Err(StatusCode::BAD_REQUEST), "{wrong}");
         }
     }

@@ -75,15 +75,20 @@ pub enum Silent {
 }
 
 pub fn silent(context: &Context, target: &Target, addr: Option<IpAddr>) -> Silent {
-    let denial = |protocol| match connection(context, target, addr, protocol) {
-        Ruling::Deny(denial) => Some(denial),
-        Ruling::Allow(_) | Ruling::Inspect => None,
-    };
+    let denial = |protocol| denial(context, target, addr, protocol);
     match (denial(Protocol::Tcp), denial(Protocol::Https), denial(Protocol::Http)) {
         (None, _, _) => Silent::Dial,
         (Some(denial), Some(_), Some(_)) => Silent::Deny(Deny::Policy(denial.to_string())),
         (Some(_), _, _) => Silent::Wait,
     }
+}
+
+/// Why a tunnel to `target` is denied whatever it is going to carry, if it is.
+pub fn tunnel(context: &Context, target: &Target) -> Option<String> {
+    // It is TLS that tunnels are for, so the reason is the one for that.
+    let denials: Option<Vec<_>> =
+        [Protocol::Https, Protocol::Http, Protocol::Tcp].into_iter().map(|protocol| denial(context, target, None, protocol)).collect();
+    denials?.first().map(ToString::to_string)
 }
 
 /// Why a request inside an opened connection to `target` is denied, if it is.
@@ -130,6 +135,13 @@ fn connection(context: &Context, target: &Target, addr: Option<IpAddr>, protocol
     }
     let claims = context.routes.providers(target);
     context.policy.connection(Asked { target, addr, protocol, claims: &claims })
+}
+
+fn denial(context: &Context, target: &Target, addr: Option<IpAddr>, protocol: Protocol) -> Option<Denial> {
+    match connection(context, target, addr, protocol) {
+        Ruling::Deny(denial) => Some(denial),
+        Ruling::Allow(_) | Ruling::Inspect => None,
+    }
 }
 
 fn denied(denial: &Denial) -> Decision {

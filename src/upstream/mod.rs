@@ -138,7 +138,7 @@ impl Upstream {
             }
         }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(outbound)).await.map_err(failed)?;
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(request).await.map_err(failed)?;
         if let Some(proxy) = proxy {
             proxy.check(&response)?;

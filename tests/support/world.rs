@@ -56,6 +56,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("grpc_calls.py", include_str!("../data/clients/grpc_calls.py")),
     ("grpc_calls.cjs", include_str!("../data/clients/grpc_calls.cjs")),
     ("ws_conformance.cjs", include_str!("../data/clients/ws_conformance.cjs")),
+    ("ws_aiohttp.py", include_str!("../data/clients/ws_aiohttp.py")),
     ("ws_echo.py", include_str!("../data/clients/ws_echo.py")),
     ("probe.py", include_str!("../data/clients/probe.py")),
     ("hostile.py", include_str!("../data/clients/hostile.py")),

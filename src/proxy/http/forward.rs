@@ -204,7 +204,7 @@ fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError
 }
 
 /// RFC 9110 §15.2.2: a server switches only to what the request offered; anything else would make the rest of the connection unreadable.
-fn unasked_upgrade(exchange: &Exchange) -> Refusal {
+pub fn unasked_upgrade(exchange: &Exchange) -> Refusal {
     let message = "the server switched protocols unasked";
     exchange.record(|guard| {
         guard.verdict(Verdict::Failed, "upstream-protocol");
@@ -214,7 +214,7 @@ fn unasked_upgrade(exchange: &Exchange) -> Refusal {
 }
 
 /// The server's response as the child gets it. What streams from here on is counted, and an error in it ends the child's stream as an error.
-fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<B> {
+pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<B> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     // A CONNECT in HTTP/2 is granted by any 2xx (RFC 8441 §4).
     let connected = response.version() == Version::HTTP_2 && response.status().is_success();

@@ -8,11 +8,11 @@ pub(crate) mod hop;
 mod respond;
 pub(crate) mod scrub;
 mod serve;
-mod upgrade;
+pub(super) mod upgrade;
 
 pub use serve::{Ended, Rules, serve};
 // What plain HTTP through the explicit proxy needs as well.
 pub(super) use exchange::Exchange;
-pub(super) use hop::strip;
+pub(super) use forward::{returned, unasked_upgrade};
 pub(super) use respond::Refusal;
 pub(super) use serve::http1;
