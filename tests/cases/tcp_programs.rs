@@ -14,7 +14,7 @@ use std::{
     process::{Command, Output},
 };
 
-pub const CASES: &[Case] = &[("postgres", postgres), ("redis", redis), ("ssh", ssh)];
+pub const CASES: &[Case] = &[("postgres", postgres), ("mariadb", mariadb), ("redis", redis), ("ssh", ssh)];
 
 const HOST: &str = "programs.acme.test";
 
@@ -70,6 +70,43 @@ fn postgres(world: &World) {
         let parameters = format!("host={HOST} user=agent dbname=postgres sslmode={mode} sslrootcert={}", root.display());
         let said = same_inside(world, &format!("psql -XAt '{parameters}' -c \"{query}\""));
         assert!(said.starts_with(encrypted) && said.contains("20000100000|"), "{mode}: {said}");
+    }
+}
+
+/// The server speaks first, in the clear; where the client wants TLS it says so and begins it in the same connection.
+fn mariadb(world: &World) {
+    let directory = directory(world, "mariadb");
+    let data = directory.join("data").display().to_string();
+    // Two servers' temporary tables of one name would meet in /tmp.
+    let tmp = format!("--tmpdir={}", directory.display());
+    let install = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"];
+    succeeded(&as_user(world, &[&install[..], &[&format!("--datadir={data}"), &tmp]].concat()).output().expect("package mariadb-server"));
+    let accounts = directory.join("accounts.sql");
+    fs::write(&accounts, "CREATE USER agent IDENTIFIED BY 'hunter2';\nGRANT ALL ON *.* TO agent;\n").unwrap();
+    let settings = [
+        format!("--datadir={data}"),
+        tmp,
+        format!("--init-file={}", accounts.display()),
+        format!("--socket={}", directory.join("socket").display()),
+        format!("--pid-file={}", directory.join("pid").display()),
+        format!("--ssl-cert={}", world.path("programs.pem").display()),
+        format!("--ssl-key={}", world.path("programs.key").display()),
+        "--bind-address=203.0.113.14".to_owned(),
+        "--skip-name-resolve".to_owned(),
+        "--innodb-flush-log-at-trx-commit=0".to_owned(),
+    ];
+    let mut server = as_user(world, &["mariadbd", "--no-defaults"]);
+    let _server = Origin::start(world, server.args(settings), "ready for connections");
+    let query = "SHOW STATUS LIKE 'Ssl_version'; SELECT count(*), md5(group_concat(seq)) FROM seq_1_to_100000; SELECT repeat('x', 3000000)";
+    let root = world.path("root.pem");
+    let verified = format!("--ssl-ca={} --ssl-verify-server-cert", root.display());
+    for (options, encrypted) in
+        [("--skip-ssl", "Ssl_version\t\n"), ("--ssl", "Ssl_version\tTLSv1.3\n"), (&verified, "Ssl_version\tTLSv1.3\n")]
+    {
+        let client =
+            format!("mariadb --no-defaults -h {HOST} -u agent -phunter2 {options} -BN mysql --max-allowed-packet=16M -e \"{query}\"");
+        let said = same_inside(world, &client);
+        assert!(said.starts_with(encrypted) && said.contains("\n100000\t") && said.len() > 3_000_000, "{options}: {:.200}", said);
     }
 }
 
