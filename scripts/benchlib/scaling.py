@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import statistics
 import subprocess
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 from . import plot
 
 CONNECTIONS = [1, 4, 16, 64, 256, 1024]
-IDLE = [1, 10, 100, 1000, 10000]
+# A proxy has two descriptors for each.
+IDLE = [1, 10, 100, 1000, min(10000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 500)]
 PROVIDERS = [1, 10, 100, 500]
 
 
@@ -25,9 +27,11 @@ def load(series, ways, host, seconds):
     """Requests and median latency over the number of connections."""
     for count in CONNECTIONS:
         for way in ways:
-            status, out = way.run(f"wrk -t1 -c{count} -d{seconds}s --latency -H 'Host: {host}' https://{way.address or host}:{way.port}/small")
+            # Long enough that the handshakes at its start are a small part.
+            length = max(seconds, count // 100)
+            status, out = way.run(f"wrk -t1 -c{count} -d{length}s --latency -H 'Host: {host}' https://{way.address or host}:{way.port}/small")
             rate, latency = re.search(r"Requests/sec:\s+([\d.]+)", out), re.search(r"50%\s+([\d.]+)(us|ms|s)\b", out)
-            if status or not rate or not latency:
+            if status or not rate or not float(rate[1]) or not latency:
                 raise SystemExit(f"bench: {count} connections by {way.name} failed:\n{out}")
             milliseconds = float(latency[1]) * {"us": 0.001, "ms": 1, "s": 1000}[latency[2]]
             series.setdefault("throughput", {}).setdefault(way.name, []).append((count, float(rate[1])))
