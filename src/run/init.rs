@@ -36,7 +36,7 @@ use super::{
     message::{Configure, Event, Init, Request},
     plan::{Egress, Plan},
     rules,
-    trust::{Authority, Trust},
+    trust::{Authority, Database, LeftAlone, Trust},
 };
 
 /// An address for hosts that have none of their own: the IPv4 dummy address (RFC 7600 §4.8, IANA special-purpose registry). Nothing else can have it.
@@ -120,13 +120,17 @@ fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     listen(init, plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
     network(&configure)?;
-    let (trust, left_alone) = files(plan, &configure)?;
+    let Files { trust, mut left_alone, database } = files(plan, &configure)?;
     harden::drop_bounding_set().map_err(Failure::text)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
     let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
     // Only now: every change of credentials clears it (PR_SET_PDEATHSIG(2const)). A supervisor that died before shows as end of file below.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::at("set the parent-death signal"))?;
-    init.prepared(left_alone)?;
+    if Defence::CloseDescriptors.active() {
+        netns::close_on_exec_from(3).map_err(Failure::text)?;
+    }
+    left_alone.extend(database.and_then(|database| database.extend().err()));
+    init.prepared(left_alone.iter().map(ToString::to_string).collect())?;
     Ok(init.go().map(|()| Ready { trust, core }))
 }
 
@@ -187,8 +191,14 @@ fn network(configure: &Configure) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The private view of the file system; also what of it will not trust the run's certificates.
-fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<String>), Failure> {
+/// The private view of the file system, and what of it will not trust the run's certificates.
+struct Files {
+    trust: TrustVariables,
+    left_alone: Vec<LeftAlone>,
+    database: Option<Database>,
+}
+
+fn files(plan: &Plan, configure: &Configure) -> Result<Files, Failure> {
     if Defence::FilesAsUser.active() {
         plan.identity.assume_for_files().map_err(Failure::at("use files as the invoking user"))?;
     }
@@ -198,18 +208,19 @@ fn files(plan: &Plan, configure: &Configure) -> Result<(TrustVariables, Vec<Stri
     let covered = plan.survey.apply().map_err(Failure::text)?;
     let authority = Authority { pem: &configure.certificate, common_name: &configure.common_name };
     let mut trust = Trust::write(covered.home(), authority, &|name| std::env::var_os(name)).map_err(Failure::text)?;
-    let left_alone = trust.mount().map_err(Failure::text)?;
+    let mut left_alone = trust.mount().map_err(Failure::text)?;
+    let database = trust.mount_database(&plan.identity).unwrap_or_else(|not| {
+        left_alone.push(not);
+        None
+    });
     covered.finish().map_err(Failure::text)?;
-    Ok((trust.variables().to_vec(), left_alone.iter().map(ToString::to_string).collect()))
+    Ok(Files { trust: trust.variables().to_vec(), left_alone, database })
 }
 
 /// Starts the command with the user's environment, in the caller's process group and session.
 fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     // Again by path: what is mounted now is what the command gets.
     std::env::set_current_dir(&plan.cwd)?;
-    if Defence::CloseDescriptors.active() {
-        netns::close_on_exec_from(3).map_err(io::Error::other)?;
-    }
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &std::ffi::OsStr| {

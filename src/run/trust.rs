@@ -13,15 +13,17 @@ use std::{
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::mask::mount;
+use super::{identity::Identity, mask::mount};
 use crate::certificate::jks;
 
 mod browsers;
 mod java;
+mod nss;
 mod subject_hash;
 pub(crate) mod system;
 
 pub use crate::certificate::Error as KeyStoreError;
+pub use nss::Database;
 
 /// The run's certificate authority.
 #[derive(Clone, Copy)]
@@ -150,6 +152,11 @@ impl<'a> Trust<'a> {
         let mut left_alone = self.mount_java(&certificate)?;
         left_alone.extend(browsers::cover(&self.directory, &certificate, &self.authority_file)?);
         Ok(left_alone)
+    }
+
+    /// Covers the user's NSS database, in the calling process's mount namespace.
+    pub fn mount_database(&self, identity: &Identity) -> Result<Option<Database>, LeftAlone> {
+        nss::cover(identity, &self.authority_file, self.authority.common_name)
     }
 
     fn mount_java(&self, certificate: &[u8]) -> Result<Vec<LeftAlone>, Error> {

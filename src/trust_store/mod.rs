@@ -13,6 +13,7 @@ mod step;
 pub use firefox::with as firefox_policies;
 pub use journal::{Entry, Journal};
 pub use machine::{Machine, System};
+pub use nss::{can_install as can_write_nss, unattended as nss_steps};
 pub use step::Step;
 
 use std::{

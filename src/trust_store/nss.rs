@@ -30,8 +30,23 @@ pub fn state(directory: &Path, entry: &Entry) -> Result<State, Error> {
     })
 }
 
-/// `C`: trusted to issue servers' certificates, and for nothing else.
+/// Whether there is the program that [`install`] takes.
+pub fn can_install() -> bool {
+    step::find(CERTUTIL).is_some()
+}
+
+/// As [`install`] for a run's authority, where nobody can be asked for a database's password.
+pub fn unattended(directory: &Path, certificate: &Path, common_name: &str) -> Vec<Step> {
+    let password_file = ["-f".into(), "/dev/null".into()];
+    add(directory, certificate, common_name).into_iter().map(|step| step.with(&password_file)).collect()
+}
+
 pub fn install(directory: &Path, certificate: &Certificate) -> Vec<Step> {
+    add(directory, &certificate.path, &certificate.common_name)
+}
+
+/// `C`: trusted to issue servers' certificates, and for nothing else.
+fn add(directory: &Path, certificate: &Path, common_name: &str) -> Vec<Step> {
     let new = || {
         let directory = directory.to_owned();
         [Step::Directory { path: directory.clone() }, Step::run(&[CERTUTIL, "-N", "--empty-password", "-d"]).with([&database(&directory)])]
@@ -40,9 +55,9 @@ pub fn install(directory: &Path, certificate: &Certificate) -> Vec<Step> {
     let add = Step::run(&[CERTUTIL, "-A", "-a", "-t", "C,,", "-d"]).with([
         &database(directory),
         &"-n".into(),
-        &certificate.common_name.clone().into(),
+        &common_name.into(),
         &"-i".into(),
-        &certificate.path,
+        &certificate.to_owned(),
     ]);
     missing.then(new).into_iter().flatten().chain([add]).collect()
 }

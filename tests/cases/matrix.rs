@@ -4,10 +4,12 @@
 use super::trust;
 use crate::{
     Case,
-    support::world::{GID, OPENAI_KEY, UID, USER, World, finish, show},
+    support::world::{GID, OPENAI_KEY, UID, USER, World, finish, show, succeeded},
 };
+use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
 };
@@ -44,6 +46,7 @@ pub const CASES: &[Case] = &[
     ("Go net/http.transparent", |world| go(world, transparent)),
     ("Go net/http.environment", |world| go(world, environment)),
     ("Chromium.transparent", |world| transparent(world, CHROMIUM)),
+    ("Chromium without policies.transparent", chromium_without_policies),
     ("Chromium.environment after ca install", |world| installed(world, CHROMIUM)),
     ("Firefox.transparent", |world| firefox(world, |client| world.inside(client))),
     ("Firefox.environment after ca install", |world| {
@@ -74,6 +77,7 @@ const GO: &str = "./go-client HOST/v1/models";
 // Root's Chromium has no sandbox of its own; the user's keeps it.
 const CHROMIUM: &str = "chromium --headless --disable-gpu --disable-quic --no-first-run --disable-background-networking \
     --disable-component-update --user-data-dir=chromium-profile --dump-dom HOST/v1/models";
+const CHROMIUM_FILE: &str = "/usr/lib/chromium/chromium";
 const FIREFOX: &str = "firefox-esr --headless --no-remote --profile \"$(mktemp -d)\" --screenshot \"$PWD/page.png\" HOST/v1/models";
 
 fn transparent(world: &World, client: &str) {
@@ -99,6 +103,35 @@ fn install(world: &World) {
     install.envs([("SUDO_UID", UID.to_string()), ("SUDO_GID", GID.to_string()), ("SUDO_USER", USER.into())]);
     let install = finish(&mut install);
     assert!(install.status.success(), "{}", show(&install));
+}
+
+/// As the browsers that npm packages bring along: what the user's NSS database says is all it goes by. The database itself stays as it is.
+fn chromium_without_policies(world: &World) {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = directory.join("chromium");
+    let lock = File::create(directory.join("chromium.lock")).unwrap();
+    lock.lock().unwrap();
+    if !program.exists() {
+        let new = directory.join("chromium.new");
+        let mut sed = Command::new("sed");
+        sed.args(["s#/etc/chromium/policies#/etc/nochrome/policies#g", CHROMIUM_FILE]).env("LC_ALL", "C");
+        assert!(sed.stdout(File::create(&new).unwrap()).status().unwrap().success());
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&new, &program).unwrap();
+    }
+    drop(lock);
+    mount(Some(&program), CHROMIUM_FILE, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let before = world.inside(&["sh", "-c", &shell(CHROMIUM)]);
+    assert!(!saw_the_key(world), "the control needed no database: {}", show(&before));
+    let outside = |script: &str| succeeded(&world.outside(&["sh", "-c", script]));
+    // Brought along, and not yet started.
+    outside("rm -rf .pki; mkdir -p .cache/ms-playwright");
+    injects(world, &shell(CHROMIUM), |client| world.inside(client));
+    outside("rm -rf .pki .cache; mkdir -p .pki/nssdb; certutil -N --empty-password -d sql:.pki/nssdb");
+    let listed = "certutil -L -d sql:.pki/nssdb; sha256sum .pki/nssdb/*";
+    let own = outside(listed);
+    injects(world, &shell(CHROMIUM), |client| world.inside(client));
+    assert_eq!(outside(listed), own);
 }
 
 /// It waits for ever at a page with a bad certificate, which is what the control is: it gets less time.

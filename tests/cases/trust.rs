@@ -22,6 +22,8 @@ pub const CASES: &[Case] = &[
     ("stores_are_out_of_reach_inside", stores_are_out_of_reach_inside),
     ("variables_for_a_shell", variables_for_a_shell),
     ("policies_of_the_administrator_are_kept", policies_of_the_administrator_are_kept),
+    ("database_inside_is_an_extended_copy", database_inside_is_an_extended_copy),
+    ("database_that_cannot_be_extended_is_told", database_that_cannot_be_extended_is_told),
 ];
 
 const URL: &str = "https://api.openai.com/v1/models";
@@ -202,4 +204,50 @@ fn policies_of_the_administrator_are_kept(world: &World) {
     };
     assert_eq!(browse("api.openai.com"), Some(format!("Bearer {OPENAI_KEY}")));
     assert_eq!(browse("other.test"), None);
+}
+
+const LIST: &str = "certutil -L -d sql:.pki/nssdb";
+
+fn database_inside_is_an_extended_copy(world: &World) {
+    succeeded(&world.inside(&["sh", "-c", "test ! -e .pki"]));
+    let make = "mkdir -p .pki/nssdb; certutil -N --empty-password -d sql:.pki/nssdb; certutil -A -a -t C,, -n own -d sql:.pki/nssdb -i $0; \
+                echo '# of the user' >> .pki/nssdb/pkcs11.txt";
+    succeeded(&world.outside(&["sh", "-c", make, world.path("root.pem").to_str().unwrap()]));
+    let outside = || succeeded(&world.outside(&["sh", "-c", &format!("{LIST}; sha256sum .pki/nssdb/*")]));
+    let before = outside();
+    let output = world.inside(&[
+        "sh",
+        "-c",
+        &format!("tail -n1 .pki/nssdb/pkcs11.txt; {LIST}; certutil -D -n own -d sql:.pki/nssdb; touch .pki/nssdb/new"),
+    ]);
+    let seen = succeeded(&output);
+    assert!(seen.starts_with("# of the user\n"), "{seen}");
+    let lines: Vec<_> = seen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(lines.iter().any(|line| line == "own C,,"), "{seen}");
+    assert!(lines.iter().any(|line| line.starts_with("authsome ") && line.ends_with(" C,,")), "{seen}");
+    assert!(!said(&output).contains("left as it is"), "{}", show(&output));
+    assert_eq!(outside(), before);
+}
+
+/// By a link it would be something else that is covered; and nobody is asked for a password.
+fn database_that_cannot_be_extended_is_told(world: &World) {
+    for (make, reason, seen) in [
+        ("mkdir -p .pki else; touch else/file; ln -s ../else .pki/nssdb", "it is reached by a link", "file\n"),
+        (
+            "rm -rf .pki; mkdir -p .pki/nssdb; mkfifo .pki/nssdb/key4.db; echo no database > .pki/nssdb/cert9.db",
+            "certutil failed",
+            "cert9.db\nkey4.db\npkcs11.txt\n",
+        ),
+        (
+            "rm -rf .pki; mkdir -p .pki/nssdb; echo secret > password; certutil -N -f password -d sql:.pki/nssdb",
+            "certutil failed",
+            "cert9.db\nkey4.db\npkcs11.txt\n",
+        ),
+    ] {
+        succeeded(&world.outside(&["sh", "-c", make]));
+        let output = world.inside(&["ls", ".pki/nssdb/"]);
+        assert_eq!(succeeded(&output), seen);
+        let told = format!("{} is left as it is: {reason}", world.home().join(".pki/nssdb").display());
+        assert!(said(&output).contains(&told), "{}", show(&output));
+    }
 }
