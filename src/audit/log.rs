@@ -26,6 +26,8 @@ const QUEUE: usize = 1024 * 1024;
 const GATHER: Duration = Duration::from_millis(10);
 /// How many older files are kept: `audit.jsonl.1` is the youngest.
 pub(super) const KEPT: u32 = 5;
+/// Of the records of a run; as long as it is the next, there is none.
+const FIRST_ID: u64 = 1;
 /// Bytes of one write(2). An append is whole and unmixed with other processes' whatever its size: Linux holds the inode lock.
 const BATCH: usize = 64 * 1024;
 
@@ -81,7 +83,7 @@ impl Log {
         let queue = Arc::<Queue>::default();
         let waiting = Served(queue.clone());
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting.0))?;
-        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(1), queue, broken, under_way: watch::Sender::new(0) })))
+        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(FIRST_ID), queue, broken, under_way: watch::Sender::new(0) })))
     }
 
     /// Starts a record. `protocol`: `tls`, `http/1.1`, `h2`, `tcp`, `dns`.
@@ -92,6 +94,9 @@ impl Log {
 
     /// Everything begun and dropped before this call is on disk when it returns. Error: how many records could not be written, and why.
     pub fn flush(&self) -> io::Result<()> {
+        if self.0.ids.load(Ordering::Relaxed) == FIRST_ID {
+            return Ok(());
+        }
         let (done, report) = mpsc::channel();
         self.0.queue.ask(done)?;
         report.recv().map_err(|_| gone())?

@@ -118,6 +118,7 @@ struct Ready {
 fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     forget_secrets(plan)?;
     listen(init, plan)?;
+    redirect(plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
     network(&configure)?;
     let Files { trust, mut left_alone, database } = files(plan, &configure)?;
@@ -177,6 +178,14 @@ fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
     })
 }
 
+/// In force before there is any way out.
+fn redirect(plan: &Plan) -> Result<(), Failure> {
+    if Defence::Redirect.active() {
+        rules::inside(plan.intercepted()).create()?;
+    }
+    Ok(())
+}
+
 fn network(configure: &Configure) -> Result<(), Failure> {
     if let Some(uplink) = &configure.uplink {
         let inner: netns::uplink::Inner = uplink.parse().map_err(Failure::text)?;
@@ -184,9 +193,6 @@ fn network(configure: &Configure) -> Result<(), Failure> {
         // The uplink carries ICMP, and with no_new_privs ping's file capability is inert (icmp(7), ping_group_range).
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
             .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
-    }
-    if Defence::Redirect.active() {
-        rules::inside(configure.ports.as_deref()).create()?;
     }
     Ok(())
 }
@@ -248,7 +254,9 @@ fn supervise(init: &Init, command: Pid) {
     if init.event(Event::Started).is_ok() {
         let _ = follow(init, command);
     }
-    end_leftovers();
+    if end_leftovers() {
+        let _ = init.event(Event::Alone);
+    }
 }
 
 fn follow(init: &Init, command: Pid) -> nix::Result<()> {
@@ -303,27 +311,28 @@ fn reap(command: Pid) -> nix::Result<Option<Event>> {
 }
 
 /// SIGTERM for everyone else in the PID namespace, two seconds, and then PID 1's own end is SIGKILL for the rest (pid_namespaces(7)).
-fn end_leftovers() {
+/// Whether nobody is left.
+fn end_leftovers() -> bool {
     let everyone = Pid::from_raw(-1);
-    if kill(everyone, Signal::SIGTERM).is_err() {
-        return;
+    if let Err(errno) = kill(everyone, Signal::SIGTERM) {
+        return errno == Errno::ESRCH;
     }
     let _ = kill(everyone, Signal::SIGCONT);
     let deadline = Instant::now() + GRACE;
     let Ok(children) = SignalFd::with_flags(&SigSet::from_iter([Signal::SIGCHLD]), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) else {
-        return;
+        return false;
     };
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {}
             Ok(_) | Err(Errno::EINTR) => continue,
-            Err(_) => return,
+            Err(errno) => return errno == Errno::ECHILD,
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(timeout) = PollTimeout::try_from(left) else { return };
+        let Ok(timeout) = PollTimeout::try_from(left) else { return false };
         let mut fds = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
         if left.is_zero() || matches!(poll(&mut fds, timeout), Ok(0)) {
-            return;
+            return false;
         }
         while matches!(children.read_signal(), Ok(Some(_))) {}
     }

@@ -341,8 +341,9 @@ fn run_later(request: &Request<'_>) -> Vec<PathBuf> {
         .chain(RUN_LATER.iter().map(|name| request.user.home.join(name)))
         .chain(of_zsh)
         .chain(SPOOLS.iter().map(PathBuf::from))
+        .filter(|path| path.exists())
         .filter_map(|path| real_name(&path))
-        .filter(|path| path.exists() && !path.starts_with("/proc"))
+        .filter(|path| !path.starts_with("/proc"))
         .collect()
 }
 

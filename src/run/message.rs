@@ -13,6 +13,7 @@
 //!            ◄── Socket (fd) … ────
 //!            ◄── Stopped … ───────
 //!            ◄── Ended ───────────
+//!            ◄── Alone ───────────
 //! ```
 //! Instead of any of its reports init may say `Failed`; nothing of the command has run unless it said `Started`.
 
@@ -54,8 +55,6 @@ pub struct Configure {
     pub certificate: String,
     /// The common name of its subject.
     pub common_name: String,
-    /// Intercepted TCP ports; none means every port.
-    pub ports: Option<Vec<u16>>,
     /// The inner end of the veth uplink, in its own text form.
     pub uplink: Option<String>,
 }
@@ -69,6 +68,8 @@ pub enum Event {
     Stopped,
     Exited(u8),
     Killed(i32),
+    /// After its end: no process is left inside but init itself.
+    Alone,
 }
 
 /// What init says once the command may run.

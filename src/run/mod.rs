@@ -158,9 +158,12 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let published = ports::publish(&plan.publish)?;
     let signals = Signals::block().map_err(|errno| RunError::System("block signals", errno))?;
     let _terminal = Terminal::save();
-    let (mut sandbox, listening) = Sandbox::start(&plan)?;
+    let mut sandbox = Sandbox::start(&plan)?;
+    // While init binds its listeners. Of the run's own key nothing is worth reading before the command is there, and by then it is sealed.
+    let authority = Authority::new()?;
+    let listening = sandbox.listening(&plan)?;
     let exposed = plan.expose.iter().map(|&port| Ok((port, sandbox.supervisor().exposed()?))).collect::<Result<_, RunError>>()?;
-    // The clone is made; from here on this process may hold secrets.
+    // The clone is made; from here on this process may hold the user's secrets.
     sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
     sandbox::raise_descriptor_limit().map_err(|errno| RunError::System("raise the limit of open files", errno))?;
     let uplink = sandbox.connect(&plan, &listening)?;
@@ -168,10 +171,10 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
         harden::drop_bounding_set().map_err(|error| RunError::Capabilities(error.to_string()))?;
     }
     plan.identity.assume_keeping(uplink.is_some())?;
-    let authority = Authority::new()?;
-    sandbox.configure(&plan, &authority, uplink)?;
+    sandbox.configure(&authority, uplink)?;
     let services = services(&plan, options, config, authority)?;
     let audit = services.context.audit.clone();
+    let runtime = session::runtime()?;
     for store in sandbox.supervisor().prepared()? {
         say(&store);
     }
@@ -184,7 +187,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     if options.verbosity > 1 {
         plan.to_string().lines().skip(1).for_each(say);
     }
-    let code = session::serve(&sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
+    let code = session::serve(runtime, &sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
     let cleanup = sandbox.finish(code.is_ok());
     match (settle(code, &audit, config.audit_required), cleanup) {
         (Ok(code), Ok(())) => Ok(code),

@@ -239,11 +239,14 @@ pub(super) fn connected(
             return Err(RunError::NoConnection(provider.clone(), connection.clone()));
         }
     }
-    let names: std::collections::BTreeSet<_> = existing.iter().map(|(provider, _)| provider.clone()).collect();
+    let mut of_provider = BTreeMap::<_, Vec<_>>::new();
+    for (provider, connection) in existing {
+        of_provider.entry(provider).or_default().push(connection);
+    }
     let (mut connected, mut undecided) = (Vec::new(), Vec::new());
-    for name in names {
+    for (name, connections) in of_provider {
         let explicit = chosen.iter().find(|(provider, _)| *provider == name).map(|(_, connection)| connection.clone());
-        let Some(connection) = explicit.map_or_else(|| vault.default_connection(&name), |choice| Ok(Some(choice)))? else {
+        let Some(connection) = explicit.map_or_else(|| vault.default_among(&name, connections), |choice| Ok(Some(choice)))? else {
             undecided.push(name);
             continue;
         };

@@ -28,13 +28,14 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Clones init. Until this returns the process must have held no secret.
-    pub fn start(plan: &Plan) -> Result<(Self, Listening), RunError> {
-        let namespaces = namespaces(plan);
-        let child =
-            spawn::spawn(namespaces, |channel| init::main(Init(channel), plan)).map_err(|error| explain(namespaces, plan, error.into()))?;
-        let sandbox = Self { child, uplink: None };
-        let listening = sandbox.supervisor().listening().map_err(|error| explain(namespaces, plan, error))?;
-        Ok((sandbox, listening))
+    pub fn start(plan: &Plan) -> Result<Self, RunError> {
+        let started = spawn::spawn(namespaces(plan), |channel| init::main(Init(channel), plan));
+        Ok(Self { child: started.map_err(|error| explain(plan, error.into()))?, uplink: None })
+    }
+
+    /// What init has bound.
+    pub fn listening(&self, plan: &Plan) -> Result<Listening, RunError> {
+        self.supervisor().listening().map_err(|error| explain(plan, error))
     }
 
     pub fn supervisor(&self) -> Supervisor<'_> {
@@ -51,10 +52,9 @@ impl Sandbox {
     }
 
     /// Sends what only this side knows.
-    pub fn configure(&self, plan: &Plan, authority: &Authority, uplink: Option<String>) -> Result<(), RunError> {
-        let ports = plan.intercepted().map(<[u16]>::to_vec);
+    pub fn configure(&self, authority: &Authority, uplink: Option<String>) -> Result<(), RunError> {
         let certificate = authority.certificate_pem().to_owned();
-        self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), ports, uplink })
+        self.supervisor().configure(Configure { certificate, common_name: authority.common_name().to_owned(), uplink })
     }
 
     /// Waits for the end of every process inside, then undoes what was done outside. Where the command did not end by itself it is told to:
@@ -76,8 +76,8 @@ pub fn namespaces(plan: &Plan) -> Namespaces {
 }
 
 /// Where the kernel refused, finds out which gate is closed.
-fn explain(namespaces: Namespaces, plan: &Plan, error: RunError) -> RunError {
-    match userns::probe(namespaces, &rules::inside(plan.intercepted())) {
+fn explain(plan: &Plan, error: RunError) -> RunError {
+    match userns::probe(namespaces(plan), &rules::inside(plan.intercepted())) {
         Err(gate) => RunError::Gate(gate),
         Ok(()) => error,
     }

@@ -12,7 +12,7 @@ use std::{
 use nix::sys::{signal::Signal, signalfd::SignalFd};
 use tokio::{
     io::unix::AsyncFd,
-    runtime,
+    runtime::{self, Runtime},
     sync::{mpsc, oneshot},
 };
 
@@ -44,9 +44,20 @@ pub struct Services {
     pub v6: bool,
 }
 
+/// What serves, its threads started.
+pub fn runtime() -> Result<Runtime, RunError> {
+    runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)
+}
+
 /// Says "go" and serves until the command has ended; its exit code, 128+N for a signal. With `audited`, a record that cannot be written is an error.
-pub fn serve(sandbox: &Sandbox, sockets: Sockets, services: Services, signals: Signals, audited: bool) -> Result<u8, RunError> {
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+pub fn serve(
+    runtime: Runtime,
+    sandbox: &Sandbox,
+    sockets: Sockets,
+    services: Services,
+    signals: Signals,
+    audited: bool,
+) -> Result<u8, RunError> {
     let Listening { listeners, dns_tcp, dns_udp, .. } = sockets.listening;
     let dns = dns::Sockets { udp: dns_udp, tcp: dns_tcp };
     let Services { context, upstreams, v6 } = services;
@@ -105,7 +116,8 @@ async fn follow(sandbox: &Sandbox, signals: &AsyncFd<SignalFd>, mut sockets: mps
                 // Its background processes are served until init has ended them.
                 (Ok(News::Event(Event::Exited(code))), _) => ended = Some(code),
                 (Ok(News::Event(Event::Killed(signal))), _) => ended = Some((128 + signal) as u8),
-                (Err(_), Some(code)) => return Ok(code),
+                (Ok(News::Event(Event::Alone)) | Err(_), Some(code)) => return Ok(code),
+                (Ok(News::Event(Event::Alone)), None) => return Err(RunError::Protocol),
                 (Err(error), None) => return Err(error),
             },
         }

@@ -17,6 +17,7 @@ use super::{identity::Identity, mask::mount};
 use crate::certificate::jks;
 
 mod browsers;
+mod cover;
 mod java;
 mod nss;
 mod subject_hash;
@@ -106,8 +107,8 @@ impl<'a> Trust<'a> {
         set_enterable(&directory)?;
         let mut files = Files { directory, authority, of_user: BTreeMap::new(), bundles: Vec::new() };
         let authority_file = files.combine("ca.pem", "")?;
-        for (index, (real_path, roots)) in system::bundles()?.into_iter().enumerate() {
-            let combined = files.combine(&format!("system-{index}.pem"), &roots)?;
+        for (index, real_path) in system::bundles().into_iter().enumerate() {
+            let combined = files.extend(&format!("system-{index}.pem"), &real_path)?;
             files.bundles.push(Bundle { real_path, combined });
         }
         let system = files.bundles.first().map_or(&authority_file, |bundle| &bundle.combined).clone();
@@ -139,7 +140,7 @@ impl<'a> Trust<'a> {
     pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
         // First: the bundles may be in them.
         for directory in system::hashed_directories() {
-            system::cover(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
+            system::cover_hashed(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
         }
         for bundle in &self.bundles {
             mount::bind_read_only(&bundle.combined, &bundle.real_path)?;
@@ -186,13 +187,23 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes `roots` and our own. Whoever reads a file of that name meanwhile finds the old one whole.
+    /// Writes `roots` and our own.
     fn combine(&self, name: &str, roots: &str) -> Result<PathBuf, Error> {
-        let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
+        self.place(name, &|new| mount::write(new, [roots, gap, self.authority.pem].concat().as_bytes()))
+    }
+
+    /// Writes a bundle as it is and our own.
+    fn extend(&self, name: &str, bundle: &Path) -> Result<PathBuf, Error> {
+        self.place(name, &|new| mount::write_after(new, bundle, ["\n", self.authority.pem].concat().as_bytes()))
+    }
+
+    /// Whoever reads a file of that name meanwhile finds the old one whole.
+    fn place(&self, name: &str, write: &dyn Fn(&Path) -> Result<(), mount::Error>) -> Result<PathBuf, Error> {
+        let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         // One that a killed process left is read-only.
         let _ = fs::remove_file(&new);
-        mount::write(&new, [roots, gap, self.authority.pem].concat().as_bytes())?;
+        write(&new)?;
         fs::rename(&new, &path).map_err(|source| Error::Create { path: path.clone(), source })?;
         Ok(path)
     }

@@ -59,7 +59,11 @@ impl Vault {
 
     /// The one marked as such, else `default`, else the only one. `None`: there is none, or several and no choice was made.
     pub fn default_connection(&self, provider: &ProviderName) -> Result<Option<ConnectionName>, VaultError> {
-        let mut names = self.of(provider)?;
+        self.default_among(provider, self.of(provider)?)
+    }
+
+    /// [`Self::default_connection`] of a provider whose connections are known already.
+    pub fn default_among(&self, provider: &ProviderName, mut names: Vec<ConnectionName>) -> Result<Option<ConnectionName>, VaultError> {
         let marker = self.dir.join(provider.as_str()).join(DEFAULT);
         if let Some(bytes) = file::read(&marker)? {
             let name = String::from_utf8_lossy(&bytes).trim().to_owned();

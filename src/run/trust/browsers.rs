@@ -6,13 +6,13 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Error, LeftAlone, mount, set_enterable};
+use super::{Error, LeftAlone, cover, mount, set_enterable};
 use crate::trust_store;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub fn cover(work: &Path, certificate: &[u8], file: &Path) -> Result<Vec<LeftAlo
         match (policies, target) {
             (Ok(policies), Some(target)) => {
                 let below = directory.strip_prefix(target).unwrap_or(Path::new(""));
-                let layer = layer(work, below, name, &policies)?;
-                left_alone.extend(mount::overlay(&layer, target).err().map(|error| leave(error.into())));
+                let covered = cover::cover(target, work, &|layer| add(layer, below, name, &policies));
+                left_alone.extend(covered.err().map(|error| leave(error.into())));
             }
             (Err(reason), _) => left_alone.push(leave(reason.into())),
             (Ok(_), None) => left_alone.push(leave("there is no such directory".into())),
@@ -67,19 +67,15 @@ pub fn cover(work: &Path, certificate: &[u8], file: &Path) -> Result<Vec<LeftAlo
     Ok(left_alone)
 }
 
-/// A directory that has, at `below`, the file of that name.
-fn layer(work: &Path, below: &Path, name: &str, text: &str) -> Result<PathBuf, Error> {
-    let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
-    let layer = tempfile::Builder::new().prefix("policies-").tempdir_in(work).map_err(|source| failed(work, source))?.keep();
-    set_enterable(&layer)?;
-    let mut directory = layer.clone();
+/// Makes the file of that name in `layer`, at `below`.
+fn add(layer: &Path, below: &Path, name: &str, text: &str) -> Result<(), Error> {
+    let mut directory = layer.to_owned();
     for component in below {
         directory.push(component);
-        fs::create_dir(&directory).map_err(|source| failed(&directory, source))?;
+        fs::create_dir(&directory).map_err(|source| Error::Create { path: directory.clone(), source })?;
         set_enterable(&directory)?;
     }
-    mount::write(&directory.join(name), text.as_bytes())?;
-    Ok(layer)
+    Ok(mount::write(&directory.join(name), text.as_bytes())?)
 }
 
 /// One list with the certificates of every file in that directory: lists of several files are not joined by the browser.

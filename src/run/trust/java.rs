@@ -17,5 +17,6 @@ pub fn stores(java_home: Option<&Path>) -> BTreeSet<PathBuf> {
     let in_installations =
         installed.chain(java_home.map(Path::to_owned)).flat_map(|home| IN_INSTALLATION.iter().map(move |name| home.join(name)));
     let candidates = SHARED.iter().map(PathBuf::from).chain(in_installations);
-    candidates.filter_map(|path| path.canonicalize().ok()).filter(|path| path.is_file() && !path.starts_with("/proc")).collect()
+    let there = candidates.filter(|path| path.is_file());
+    there.filter_map(|path| path.canonicalize().ok()).filter(|path| !path.starts_with("/proc")).collect()
 }

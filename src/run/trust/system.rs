@@ -2,13 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
-    fs, io,
+    fs,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
 };
 
-use super::{super::mask::Mounts, Error, mount, set_enterable, subject_hash::subject_hash};
+use super::{Error, cover::cover, mount, subject_hash::subject_hash};
 
 /// Debian, Fedora (two), SUSE, Alpine, SUSE's generated one.
 const BUNDLES: &[&str] = &[
@@ -23,25 +22,14 @@ const BUNDLES: &[&str] = &[
 /// Where OpenSSL looks a root up by the hash of its subject (openssl-rehash(1)).
 const HASHED_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted/pem/directory-hash"];
 
-/// A directory's files as they were, seen inside what covers it.
-const ORIGINAL: &str = ".original";
 /// Our certificate in what covers a directory.
 const COPY: &str = ".authsome.pem";
 
-/// Each bundle file by its real path, once, with its contents.
-pub fn bundles() -> Result<Vec<(PathBuf, String)>, Error> {
+/// Each bundle file by its real path, once.
+pub fn bundles() -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    for path in BUNDLES.iter().filter_map(|path| Path::new(path).canonicalize().ok()) {
-        let failed = |source| Error::Read { path: path.clone(), source };
-        let metadata = fs::metadata(&path).map_err(failed)?;
-        if metadata.is_file() && seen.insert((metadata.dev(), metadata.ino())) {
-            let bytes = fs::read(&path).map_err(failed)?;
-            // Comments between the certificates may be in any encoding.
-            found.push((path, String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())));
-        }
-    }
-    Ok(found)
+    let real = BUNDLES.iter().filter_map(|path| Path::new(path).canonicalize().ok());
+    real.filter(|path| fs::metadata(path).is_ok_and(|found| found.is_file() && seen.insert((found.dev(), found.ino())))).collect()
 }
 
 /// Each by its real path, once.
@@ -100,57 +88,18 @@ pub(crate) fn certificates(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Covers a directory of hashed names by one with the same names and our own.
-pub fn cover(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
-    let mounts = Mounts::read().map_err(|source| Error::Read { path: "/proc/self/mountinfo".into(), source })?;
-    // An overlay does not show what is mounted below a layer. Kernels before 5.11 have none for user namespaces.
-    let holds_mounts = mounts.iter().any(|mount| mount.point != directory && mount.point.starts_with(directory));
-    if !holds_mounts && overlay(directory, work, authority_file, common_name)? {
-        return Ok(());
-    }
-    cover_by_links(directory, work, authority_file, common_name)
-}
-
-/// One mount, whatever the number of roots; `false` where the kernel refuses it.
-fn overlay(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<bool, Error> {
-    let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
-    let layer = tempfile::Builder::new().prefix("layer-").tempdir_in(work).map_err(|source| failed(work, source))?.keep();
-    set_enterable(&layer)?;
-    copy_authority(authority_file, &layer)?;
-    link_authority(&layer, directory, Path::new(COPY), common_name)?;
-    Ok(mount::overlay(&layer, directory).is_ok())
-}
-
-/// Links are repeated, files and directories are linked to [`ORIGINAL`]. It is put together in `work` and moved into place whole.
-fn cover_by_links(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
-    let stage = work.join("stage");
-    let original = stage.join(ORIGINAL);
-    let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
-    fs::create_dir_all(&stage).map_err(|source| failed(&stage, source))?;
-    mount::tmpfs(&stage, "mode=0755")?;
-    fs::create_dir(&original).map_err(|source| failed(&original, source))?;
-    set_enterable(&original)?;
-    mount::bind_read_only(directory, &original)?;
-    for entry in fs::read_dir(directory).map_err(|source| Error::Read { path: directory.to_owned(), source })? {
-        let entry = entry.map_err(|source| Error::Read { path: directory.to_owned(), source })?;
-        let name = entry.file_name();
-        let target = link_target(&entry, &name).map_err(|source| Error::Read { path: entry.path(), source })?;
-        symlink(target, stage.join(&name)).map_err(|source| failed(&stage.join(&name), source))?;
-    }
-    copy_authority(authority_file, &stage)?;
-    link_authority(&stage, &stage, Path::new(COPY), common_name)?;
-    mount::seal(&stage)?;
-    Ok(mount::move_to(&stage, directory)?)
+/// Adds our certificate to a directory of hashed names.
+pub fn cover_hashed(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+    cover(directory, work, &|layer| {
+        copy_authority(authority_file, layer)?;
+        link_authority(layer, directory, Path::new(COPY), common_name)
+    })
 }
 
 /// A copy: the sandbox of a sandbox may show this directory and not the run's.
 fn copy_authority(authority_file: &Path, directory: &Path) -> Result<(), Error> {
     let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
     Ok(mount::write(&directory.join(COPY), &pem)?)
-}
-
-fn link_target(entry: &fs::DirEntry, name: &OsStr) -> io::Result<PathBuf> {
-    if entry.file_type()?.is_symlink() { fs::read_link(entry.path()) } else { Ok(Path::new(ORIGINAL).join(name)) }
 }
 
 /// Adds `HASH.N` for our certificate, N being the first number that no other root of `roots` with that hash has.
