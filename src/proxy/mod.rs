@@ -13,13 +13,10 @@ use crate::{
     upstream::Upstream,
 };
 
-#[cfg(target_os = "linux")]
 mod accept;
-#[cfg(target_os = "linux")]
 pub mod caller;
 mod connection;
 pub mod detect;
-#[cfg(target_os = "linux")]
 pub mod explicit;
 mod gate;
 pub mod http;
@@ -27,16 +24,17 @@ mod notice;
 mod opaque;
 mod page;
 #[cfg(target_os = "linux")]
+mod redirected;
 mod remedy;
 #[cfg(target_os = "linux")]
 mod splice;
 pub mod tls;
 
-#[cfg(target_os = "linux")]
-pub use accept::serve;
 pub use connection::serve_connection;
 pub use gate::lookups;
 pub use notice::Notices;
+#[cfg(target_os = "linux")]
+pub use redirected::serve;
 
 /// Everything a connection may use.
 pub struct Context {
