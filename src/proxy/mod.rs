@@ -29,12 +29,18 @@ mod remedy;
 #[cfg(target_os = "linux")]
 mod splice;
 pub mod tls;
+#[cfg(any(test, not(target_os = "linux")))]
+mod token;
 
+#[cfg(target_os = "linux")]
+pub use caller::Run;
 pub use connection::serve_connection;
 pub use gate::lookups;
 pub use notice::Notices;
 #[cfg(target_os = "linux")]
 pub use redirected::serve;
+#[cfg(not(target_os = "linux"))]
+pub use token::Run;
 
 /// Everything a connection may use.
 pub struct Context {

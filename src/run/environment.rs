@@ -104,9 +104,10 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     // Entered by its owner alone; removed when the run ends.
     let directory = tempfile::Builder::new().prefix("authsome-run-").tempdir().map_err(RunError::Directory)?;
     let authority = ca::open(&plan.home)?;
-    let environment = plan.environment(port, directory.path(), &authority)?;
+    let run = proxy::Run::of_this_process(plan.identity.uid).map_err(RunError::RunId)?;
+    let proxy = format!("http://{}127.0.0.1:{port}", run.user_info());
+    let environment = plan.environment(&proxy, directory.path(), &authority)?;
     let context = Arc::new(plan.context(options, config, authority)?);
-    let run = caller::Run::new(plan.identity.uid, Pid::this());
     if options.verbosity > 0 {
         for name in &plan.undecided {
             say(&common::undecided(name));
@@ -153,11 +154,10 @@ impl Plan {
     }
 
     /// The whole of the command's environment.
-    fn environment(&self, port: u16, directory: &Path, authority: &Authority) -> Result<BTreeMap<OsString, OsString>, RunError> {
+    fn environment(&self, proxy: &str, directory: &Path, authority: &Authority) -> Result<BTreeMap<OsString, OsString>, RunError> {
         let kept = env::vars_os().filter(|(name, _)| !opens_the_vault(name) && !variables::is_proxy_variable(name));
         let mut environment = common::marked(kept.collect(), &self.id, &self.identity, &self.connected);
-        let proxy = format!("http://127.0.0.1:{port}");
-        environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.clone().into())));
+        environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.into())));
         let direct = no_proxy(no_proxy_of_user().as_deref());
         environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name.into(), direct.clone())));
         // Node heeds the variables only when told to.
@@ -278,7 +278,7 @@ enum News {
 fn serve(
     command: Pid,
     listener: TcpListener,
-    run: caller::Run,
+    run: proxy::Run,
     context: Arc<proxy::Context>,
     signals: Signals,
     audited: bool,
