@@ -25,6 +25,9 @@ pub struct Run {
 }
 
 impl Run {
+    /// What a client is asked to show (RFC 9110 §11.7.1): nothing.
+    pub const CHALLENGE: Option<&str> = None;
+
     pub fn new(uid: Uid, supervisor: Pid) -> Self {
         Self { uid, supervisor, known: Mutex::default() }
     }

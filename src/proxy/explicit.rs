@@ -108,12 +108,15 @@ fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>
         let mut guard = context.audit.begin("connect", asked.clone(), None);
         return Err(forbidden(&context, &asked, &mut guard, reason));
     }
+    let opens = matches!(gate::named(&context, &asked, None), Decision::Inject(_) | Decision::Inspect);
+    if let Some(challenge) = Run::CHALLENGE.filter(|_| opens && client.shown.is_none()) {
+        return Ok(challenged(challenge));
+    }
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         match raw(upgraded) {
             Ok(stream) => {
-                let opens = matches!(gate::named(&context, &asked, None), Decision::Inject(_) | Decision::Inspect);
                 let trusted = opens && client.is_of_the_run().await;
                 serve_tunnel(stream, asked, trusted, context).await;
             }
@@ -127,7 +130,18 @@ fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>
             }
         }
     });
-    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
+    Ok(Response::new(nothing()))
+}
+
+fn challenged(challenge: &'static str) -> Response<Body> {
+    let mut response = Response::new(nothing());
+    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
+}
+
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
 }
 
 /// The socket under a granted tunnel. `Err`: bytes that came too early would be lost, or taken for an answer of another kind.

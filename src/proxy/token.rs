@@ -29,6 +29,9 @@ pub struct Run {
 }
 
 impl Run {
+    /// git and others show a token only when they are asked for one.
+    pub const CHALLENGE: Option<&str> = Some("Basic realm=\"authsome\"");
+
     pub fn of_this_process(_: Uid) -> io::Result<Self> {
         let mut bytes = [0; TOKEN_SIZE];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -71,5 +74,7 @@ mod tests {
             assert!(!opens(HeaderValue::from_str(wrong).ok()), "{wrong}");
         }
         assert!(!opens(None));
+        let asked = Run::CHALLENGE.and_then(|challenge| challenge.split(' ').next()).unwrap();
+        assert!(opens(Some(shown(&run, asked))), "what clients are asked for opens");
     }
 }
