@@ -30,9 +30,12 @@ pub mod testing;
 #[cfg(all(target_os = "linux", fuzzing))]
 pub mod fuzz;
 
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "whatever fails with it is Linux's"))]
 mod error;
+mod gate;
 
 pub use error::Error;
+pub use gate::{Cause, Gate};
 #[cfg(target_os = "linux")]
 pub use {
     namespace::NetNs,

@@ -3,7 +3,7 @@ use super::{output::Output, report::Failure};
 use crate::{
     config::Config,
     provider::{Catalog, Provider, ProviderName},
-    run::mask,
+    run,
     vault::{ConnectionName, Vault},
 };
 use std::env;
@@ -29,7 +29,7 @@ impl Context {
     }
 
     pub fn outside_run(&self) -> Result<(), Failure> {
-        let marked = self.config.home.join(mask::MARKER).exists();
+        let marked = self.config.home.join(run::MARKER).exists();
         match variable(RUN_VARIABLE) {
             Some(id) => Err(Failure::InsideRun(Some(id))),
             None if marked => Err(Failure::InsideRun(None)),

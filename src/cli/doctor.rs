@@ -1,16 +1,17 @@
 //! `authsome doctor`
 use super::{conflicts, context::Context, output::printable, report::Failure};
-use crate::{
-    config::HOME_VARIABLE,
-    run::{RunError, proxies, sandbox},
-};
-use netns::spawn::{Ids, Namespaces};
+use crate::{config::HOME_VARIABLE, run::proxies};
 use nix::{
     errno::Errno,
-    unistd::{AccessFlags, access, getegid, geteuid},
+    unistd::{AccessFlags, access, geteuid},
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+#[cfg_attr(not(target_os = "linux"), path = "doctor/sandbox_elsewhere.rs")]
+mod sandbox;
+
+pub use sandbox::privileged;
 
 /// Check everything a run needs, and say how to mend what is missing
 #[derive(Debug, clap::Args)]
@@ -53,28 +54,13 @@ impl Check {
     }
 }
 
-/// What must be tried while this process has the rights it was called with, before it becomes the invoking user.
-pub fn privileged() -> Vec<Check> {
-    let root = geteuid().is_root();
-    let user = (!root).then(|| Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() });
-    let sandbox = match sandbox::probe(Namespaces { user }) {
-        Ok(()) => Check::ok("sandbox", "namespaces can be made and rules loaded in them"),
-        Err(gate) => Check::failed("sandbox", &Failure::Gate(gate)),
-    };
-    let uplink = if root {
-        Check::ok("uplink", "veth (root): TCP, UDP and ICMP leave a run")
-    } else {
-        Check::warning("uplink", "relay (no root): TCP and DNS leave a run, UDP and ICMP do not", "where they are needed, use sudo")
-    };
-    vec![sandbox, uplink]
-}
-
 impl Doctor {
     pub fn run(self, context: &Context, mut checks: Vec<Check>) -> Result<u8, Failure> {
         if let Err(failure) = context.outside_run() {
             checks.push(Check::failed("vault", &failure));
         } else {
-            checks.extend([home(context), key(context), trail(context), names(), ipv6(), upstream(context)]);
+            checks.extend([home(context), key(context), trail(context), names(), upstream(context)]);
+            checks.extend(sandbox::unprivileged());
             checks.extend(credentials(context)?);
             checks.extend(providers(context)?);
         }
@@ -157,15 +143,6 @@ fn names() -> Check {
         }
         Ok(_) => Check::warning(name, "/etc/resolv.conf names no server", "name one, unless everything goes through an --upstream proxy"),
         Err(source) => Check::failed(name, &Failure::File { action: "read", path: path.to_owned(), source }),
-    }
-}
-
-fn ipv6() -> Check {
-    let name = "ipv6";
-    match netns::link::has_default_route(true) {
-        Ok(true) => Check::ok(name, "this host has a route; a run has both families"),
-        Ok(false) => Check::ok(name, "this host has no route; a run is told IPv4 addresses only"),
-        Err(error) => Check::failed(name, &RunError::from(error).into()),
     }
 }
 

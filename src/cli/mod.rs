@@ -26,7 +26,7 @@ mod trust;
 
 use crate::{
     config::Config,
-    run::{RunError, identity::Identity},
+    run::{RunError, identity::Identity, sweep as undo_killed_runs},
 };
 use args::{Cli, Command};
 use clap::Parser;
@@ -68,7 +68,7 @@ fn start(cli: Cli, out: Output) -> Result<u8, Failure> {
     };
     // Everything but a run needs no right of root's, so none is kept. Before it goes, what a killed run left on the host is undone.
     let sweep = || {
-        if let Err(error) = netns::uplink::sweep() {
+        if let Err(error) = undo_killed_runs() {
             out.warn(&format!("undo what a killed run left: {error}"));
         }
     };

@@ -10,7 +10,7 @@ use crate::{
     trust_store,
     vault::{ConnectionName, VaultError},
 };
-use netns::userns::Gate;
+use netns::Gate;
 use serde_json::json;
 use std::{
     io::{self, Write},
@@ -49,8 +49,6 @@ pub enum Failure {
     Run(#[from] RunError),
     #[error(transparent)]
     Demo(#[from] DemoError),
-    #[error(transparent)]
-    Gate(Gate),
     #[error("no provider `{name}`")]
     UnknownProvider { name: String, nearest: Option<String> },
     #[error("the definition of {0} is bundled and cannot be removed")]
@@ -124,7 +122,6 @@ impl Failure {
             Self::Login(error) => login(error),
             Self::Run(error) => run(error),
             Self::Demo(error) => demo(error),
-            Self::Gate(error) => gate(error),
             Self::UnknownProvider { nearest, .. } => {
                 let meant = nearest.as_ref().map_or_else(String::new, |name| format!("did you mean `{name}`? "));
                 ("ProviderNotFoundError", PROVIDER, format!("{meant}`authsome list --all` shows every provider"))
@@ -310,6 +307,13 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
             let hint = "call it with sudo, or add --user NAME; --user root works, and root is not contained".to_owned();
             ("UsageError", USAGE, hint)
         }
+        RunError::LinuxOnly(_) => {
+            ("PlatformError", PLATFORM, "leave --transparent out: programs that heed HTTPS_PROXY need no namespace".to_owned())
+        }
+        RunError::RootUnsupported => {
+            let hint = "call it without sudo; authsome ca install --system --dry-run shows what root has to do".to_owned();
+            ("PlatformError", PLATFORM, hint)
+        }
         RunError::UserNeedsRoot => ("UsageError", USAGE, "leave --user out, or use sudo".to_owned()),
         RunError::UnknownUser(_) => ("UsageError", USAGE, "getent passwd shows the users of this machine".to_owned()),
         RunError::EgressNeedsRoot(_) => ("PlatformError", PLATFORM, "call it with sudo, or use --egress relay".to_owned()),
@@ -350,6 +354,7 @@ fn trust_store(error: &trust_store::Error) -> (&'static str, u8, String) {
 fn demo(error: &DemoError) -> (&'static str, u8, String) {
     match error {
         DemoError::Gate(error) => gate(error),
+        DemoError::LinuxOnly => ("PlatformError", PLATFORM, "authsome run works here without --transparent".to_owned()),
         DemoError::Netns(_) => ("PlatformError", PLATFORM, "authsome doctor".to_owned()),
         DemoError::Io(..) | DemoError::Failed(_) => ("DemoError", UNEXPECTED, "authsome doctor".to_owned()),
     }

@@ -5,7 +5,10 @@ use crate::{
     host::Host,
     provider::ProviderName,
     route::policy::{Policy, Rule},
-    run::{self, harden, options::RunOptions},
+    run::{
+        self,
+        options::{KernelRule, RunOptions},
+    },
     vault::ConnectionName,
 };
 use std::{
@@ -75,7 +78,7 @@ pub struct Run {
     keep_path: Vec<PathBuf>,
     /// Leave this part of the kernel's interface open
     #[arg(long, value_name = "NAME", value_enum)]
-    allow_kernel: Vec<harden::Rule>,
+    allow_kernel: Vec<KernelRule>,
     /// Show what would be in force, and start nothing
     #[arg(long)]
     dry_run: bool,
@@ -116,7 +119,7 @@ impl Run {
             dry_run: self.dry_run,
             command: self.command,
             verbosity: context.out.verbosity,
-            defences: harden::Options { allow: self.allow_kernel },
+            allow_kernel: self.allow_kernel,
         };
         Ok(match mode {
             Mode::Environment => run::environment(&options, &context.config)?,

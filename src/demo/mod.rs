@@ -4,7 +4,9 @@
 //! runs a client that knows no proxy; what the client sent, what the server received and what the client could find of the key are compared.
 
 mod client;
+#[cfg(target_os = "linux")]
 mod origin;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod stage;
 
 use std::{fmt, io};
@@ -23,7 +25,9 @@ pub enum DemoError {
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]
-    Gate(netns::userns::Gate),
+    Gate(netns::Gate),
+    #[error("the demonstration needs Linux, which alone has network namespaces")]
+    LinuxOnly,
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
     #[error("the demonstration failed: {0}")]

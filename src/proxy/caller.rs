@@ -11,6 +11,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use http::HeaderValue;
 use nix::unistd::{Pid, Uid};
 
 /// Who may have credentials injected: processes of `uid` that descend from `supervisor`, which is a subreaper, so that none gets lost.
@@ -24,13 +25,25 @@ pub struct Run {
 }
 
 impl Run {
+    /// What a client is asked to show (RFC 9110 §11.7.1): nothing.
+    pub const CHALLENGE: Option<&str> = None;
+
     pub fn new(uid: Uid, supervisor: Pid) -> Self {
         Self { uid, supervisor, known: Mutex::default() }
     }
 
+    pub fn of_this_process(uid: Uid) -> io::Result<Self> {
+        Ok(Self::new(uid, Pid::this()))
+    }
+
+    /// What the proxy's URL has before its host: the system tells whose a socket is.
+    pub fn user_info(&self) -> String {
+        String::new()
+    }
+
     /// Whether the socket that is bound to `client` and connected to `proxy` belongs to the run. Whatever cannot be found out is a no.
     /// Blocks: it reads /proc, all of it for a process that is not known yet.
-    pub fn owns(&self, client: SocketAddr, proxy: SocketAddr) -> bool {
+    pub fn owns(&self, client: SocketAddr, proxy: SocketAddr, _shown: Option<&HeaderValue>) -> bool {
         self.holder(client, proxy).unwrap_or(false)
     }
 
@@ -178,7 +191,7 @@ mod tests {
         let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let run = Run::new(Uid::effective(), Pid::this());
         assert!(socket(ours, theirs).unwrap().is_some());
-        assert!(!run.owns(ours, theirs));
+        assert!(!run.owns(ours, theirs, None));
     }
 
     /// A grandchild is; another user's is not.
@@ -191,12 +204,12 @@ mod tests {
         let (accepted, client) = listener.accept().unwrap();
         let proxy = accepted.local_addr().unwrap();
         let run = Run::new(Uid::effective(), Pid::this());
-        assert!(run.owns(client, proxy));
-        assert!(run.owns(client, proxy), "known now");
-        assert!(!Run::new(Uid::from_raw(run.uid.as_raw() + 1), Pid::this()).owns(client, proxy));
+        assert!(run.owns(client, proxy, None));
+        assert!(run.owns(client, proxy, None), "known now");
+        assert!(!Run::new(Uid::from_raw(run.uid.as_raw() + 1), Pid::this()).owns(client, proxy, None));
         // A number that was given again is another process.
         let again = Run { known: Mutex::new([(Pid::this(), 1)].into()), ..Run::new(Uid::effective(), Pid::from_raw(1 << 22)) };
-        assert!(!again.owns(client, proxy));
+        assert!(!again.owns(client, proxy, None));
         assert!(again.known.lock().unwrap().is_empty());
         drop(accepted);
         child.wait().unwrap();

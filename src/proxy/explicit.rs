@@ -14,9 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Context,
+    Context, Run,
     accept::accept_loop,
-    caller,
     connection::serve_tunnel,
     gate,
     http::{Exchange, Refusal, hop, http1, returned, unasked_upgrade, upgrade},
@@ -33,26 +32,28 @@ use crate::{
 const HTTP: u16 = 80;
 
 /// Serves the clients of `listener` until the runtime ends; only those of `run` have anything injected.
-pub async fn serve(listener: std::net::TcpListener, run: caller::Run, context: Arc<Context>) -> io::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, run: Run, context: Arc<Context>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let proxy = listener.local_addr()?;
     let run = Arc::new(run);
-    let serve = move |stream, client| connection(stream, Client { addr: client, proxy, run: run.clone() }, context.clone());
+    let serve = move |stream, client| connection(stream, Client { addr: client, proxy, run: run.clone(), shown: None }, context.clone());
     match accept_loop(TcpListener::from_std(listener)?, Arc::new(Notify::new()), serve).await {}
 }
 
 /// Who is at the other end, as far as it is known without asking.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Client {
     addr: SocketAddr,
     proxy: SocketAddr,
-    run: Arc<caller::Run>,
+    run: Arc<Run>,
+    /// What the request says of it.
+    shown: Option<HeaderValue>,
 }
 
 impl Client {
     async fn is_of_the_run(&self) -> bool {
         let client = self.clone();
-        tokio::task::spawn_blocking(move || client.run.owns(client.addr, client.proxy)).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || client.run.owns(client.addr, client.proxy, client.shown.as_ref())).await.unwrap_or(false)
     }
 }
 
@@ -68,6 +69,7 @@ async fn connection(stream: TcpStream, client: Client, context: Arc<Context>) {
 }
 
 async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context>) -> Response<Body> {
+    let client = Client { shown: request.headers().get(header::PROXY_AUTHORIZATION).cloned(), ..client };
     if let Some(target) = page_asked(&request) {
         return page(&request, &target, client, &context).await.unwrap_or_else(|refusal| refusal.response());
     }
@@ -106,12 +108,15 @@ fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>
         let mut guard = context.audit.begin("connect", asked.clone(), None);
         return Err(forbidden(&context, &asked, &mut guard, reason));
     }
+    let opens = matches!(gate::named(&context, &asked, None), Decision::Inject(_) | Decision::Inspect);
+    if let Some(challenge) = Run::CHALLENGE.filter(|_| opens && client.shown.is_none()) {
+        return Ok(challenged(challenge));
+    }
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         match raw(upgraded) {
             Ok(stream) => {
-                let opens = matches!(gate::named(&context, &asked, None), Decision::Inject(_) | Decision::Inspect);
                 let trusted = opens && client.is_of_the_run().await;
                 serve_tunnel(stream, asked, trusted, context).await;
             }
@@ -125,7 +130,18 @@ fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>
             }
         }
     });
-    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
+    Ok(Response::new(nothing()))
+}
+
+fn challenged(challenge: &'static str) -> Response<Body> {
+    let mut response = Response::new(nothing());
+    *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
+}
+
+fn nothing() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
 }
 
 /// The socket under a granted tunnel. `Err`: bytes that came too early would be lost, or taken for an answer of another kind.

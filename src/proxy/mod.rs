@@ -13,13 +13,10 @@ use crate::{
     upstream::Upstream,
 };
 
-#[cfg(target_os = "linux")]
 mod accept;
-#[cfg(target_os = "linux")]
 pub mod caller;
 mod connection;
 pub mod detect;
-#[cfg(target_os = "linux")]
 pub mod explicit;
 mod gate;
 pub mod http;
@@ -27,16 +24,23 @@ mod notice;
 mod opaque;
 mod page;
 #[cfg(target_os = "linux")]
+mod redirected;
 mod remedy;
 #[cfg(target_os = "linux")]
 mod splice;
 pub mod tls;
+#[cfg(any(test, not(target_os = "linux")))]
+mod token;
 
 #[cfg(target_os = "linux")]
-pub use accept::serve;
+pub use caller::Run;
 pub use connection::serve_connection;
 pub use gate::lookups;
 pub use notice::Notices;
+#[cfg(target_os = "linux")]
+pub use redirected::serve;
+#[cfg(not(target_os = "linux"))]
+pub use token::Run;
 
 /// Everything a connection may use.
 pub struct Context {

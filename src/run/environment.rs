@@ -19,30 +19,25 @@ use nix::{
     errno::Errno,
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
     sys::{
-        prctl,
         signal::{SigSet, Signal, kill},
-        signalfd::SignalFd,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
 use tokio::{
-    io::unix::AsyncFd,
     runtime,
     sync::mpsc::{self, UnboundedReceiver},
 };
 
 use super::{
     RunError, audit_log, ca,
+    common::{self, Connected, LAST_BYTES},
     identity::Identity,
-    mask,
     options::RunOptions,
-    plan::{self, Connected},
-    proxies, routes, say,
-    session::LAST_BYTES,
-    settle,
-    signals::{self, Signals, Terminal},
+    process, proxies, routes, say, settle,
+    signals::{self, Sent, Signals, Terminal},
     trust::{self, Trust},
+    variables,
 };
 use crate::{
     config::Config,
@@ -98,10 +93,9 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
         let _ = io::stdout().write_all(plan.to_string().as_bytes());
         return Ok(0);
     }
-    // No process of the same user reads our memory from here on, and it leaves no core; the core limit is the command's and stays as it is.
-    prctl::set_dumpable(false).map_err(system("seal the supervisor's memory"))?;
-    // Whatever the command leaves behind becomes our child, and is still told from a stranger.
-    prctl::set_child_subreaper(true).map_err(system("become a subreaper"))?;
+    // The core limit is the command's and stays as it is.
+    process::seal_memory().map_err(system("seal the supervisor's memory"))?;
+    process::adopt_orphans().map_err(system("become a subreaper"))?;
     let mask = SigSet::thread_get_mask().map_err(system("read the signal mask"))?;
     let signals = Signals::block().map_err(system("block signals"))?;
     let _terminal = Terminal::save();
@@ -110,12 +104,13 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     // Entered by its owner alone; removed when the run ends.
     let directory = tempfile::Builder::new().prefix("authsome-run-").tempdir().map_err(RunError::Directory)?;
     let authority = ca::open(&plan.home)?;
-    let environment = plan.environment(port, directory.path(), &authority)?;
+    let run = proxy::Run::of_this_process(plan.identity.uid).map_err(RunError::RunId)?;
+    let proxy = format!("http://{}127.0.0.1:{port}", run.user_info());
+    let environment = plan.environment(&proxy, directory.path(), &authority)?;
     let context = Arc::new(plan.context(options, config, authority)?);
-    let run = caller::Run::new(plan.identity.uid, Pid::this());
     if options.verbosity > 0 {
         for name in &plan.undecided {
-            say(&plan::undecided(name));
+            say(&common::undecided(name));
         }
         say(&plan.headline());
         plan.gone_around().iter().for_each(|told| say(told));
@@ -142,12 +137,12 @@ impl Plan {
         let home = config.home.clone();
         upstream::check_roots(&options.upstream_ca)?;
         vault::create_home(&home)?;
-        let (connected, undecided) = plan::connected(&home, config, &options.connections)?;
+        let (connected, undecided) = common::connected(&home, config, &options.connections)?;
         Ok(Self {
-            id: plan::run_id().map_err(RunError::RunId)?,
+            id: common::run_id().map_err(RunError::RunId)?,
             connected,
             undecided,
-            policy: plan::policy(options, config)?,
+            policy: common::policy(options, config)?,
             home,
             identity,
             command: command.clone(),
@@ -159,11 +154,10 @@ impl Plan {
     }
 
     /// The whole of the command's environment.
-    fn environment(&self, port: u16, directory: &Path, authority: &Authority) -> Result<BTreeMap<OsString, OsString>, RunError> {
-        let kept = env::vars_os().filter(|(name, _)| !opens_the_vault(name) && !mask::is_proxy_variable(name));
-        let mut environment = plan::marked(kept.collect(), &self.id, &self.identity, &self.connected);
-        let proxy = format!("http://127.0.0.1:{port}");
-        environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.clone().into())));
+    fn environment(&self, proxy: &str, directory: &Path, authority: &Authority) -> Result<BTreeMap<OsString, OsString>, RunError> {
+        let kept = env::vars_os().filter(|(name, _)| !opens_the_vault(name) && !variables::is_proxy_variable(name));
+        let mut environment = common::marked(kept.collect(), &self.id, &self.identity, &self.connected);
+        environment.extend(PROXY_VARIABLES.map(|name| (name.into(), proxy.into())));
         let direct = no_proxy(no_proxy_of_user().as_deref());
         environment.extend(["NO_PROXY", "no_proxy"].map(|name| (name.into(), direct.clone())));
         // Node heeds the variables only when told to.
@@ -194,7 +188,7 @@ impl Plan {
             audit: audit_log(config, &self.id)?,
             names: Arc::default(),
             notices: proxy::Notices::stderr(options.verbosity),
-            placeholders: plan::placeholders(&self.connected),
+            placeholders: common::placeholders(&self.connected),
             policy: self.policy.clone(),
             authority,
         })
@@ -202,7 +196,7 @@ impl Plan {
 
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`
     fn headline(&self) -> String {
-        format!("environment, HTTPS_PROXY set{}; {}", proxies::via(&self.proxies), plan::injecting(&self.connected))
+        format!("environment, HTTPS_PROXY set{}; {}", proxies::via(&self.proxies), common::injecting(&self.connected))
     }
 
     /// What the user's NO_PROXY keeps from us although it is a connected provider's.
@@ -244,7 +238,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "run        {}", self.headline())?;
         writeln!(f, "command    {} as {}", Path::new(&self.command).display(), self.identity.describe())?;
-        plan::show_routes(f, &self.connected, &self.passthrough)?;
+        common::show_routes(f, &self.connected, &self.passthrough)?;
         write!(f, "{}", self.policy)?;
         writeln!(f, "authority  {}", ca::certificate_path(&self.home).display())
     }
@@ -284,14 +278,14 @@ enum News {
 fn serve(
     command: Pid,
     listener: TcpListener,
-    run: caller::Run,
+    run: proxy::Run,
     context: Arc<proxy::Context>,
     signals: Signals,
     audited: bool,
 ) -> Result<u8, RunError> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
     let result = runtime.block_on(async {
-        let signals = signals.watch().map_err(RunError::Runtime)?;
+        let mut signals = signals.watch().map_err(RunError::Runtime)?;
         let mut news = watch(command).map_err(RunError::Runtime)?;
         let followed = tokio::select! {
             () = context.audit.broken(), if audited => {
@@ -302,7 +296,7 @@ fn serve(
                 let _ = kill(command, Signal::SIGTERM);
                 Err(RunError::Stopped("the proxy", result.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())))
             }
-            code = follow(command, &signals, &mut news) => code,
+            code = follow(command, &mut signals, &mut news) => code,
         };
         end_leftovers(&mut news).await;
         // What was said last is on its way, and recorded.
@@ -335,11 +329,11 @@ fn watch(command: Pid) -> io::Result<UnboundedReceiver<News>> {
     Ok(news)
 }
 
-/// Passes signals on, stops and goes on with the command, until it has ended. The deprecated type: see [`Signals::watch`].
-async fn follow(command: Pid, signals: &AsyncFd<SignalFd>, news: &mut UnboundedReceiver<News>) -> Result<u8, RunError> {
+/// Passes signals on, stops and goes on with the command, until it has ended.
+async fn follow(command: Pid, signals: &mut Sent, news: &mut UnboundedReceiver<News>) -> Result<u8, RunError> {
     loop {
         tokio::select! {
-            signal = signals::sent(signals) => {
+            signal = signals.next() => {
                 // It may have ended in between.
                 let signal = Signal::try_from(signal.map_err(RunError::Runtime)?);
                 let _ = kill(command, signal.map_err(system("pass a signal on"))?);

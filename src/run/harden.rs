@@ -15,7 +15,7 @@ use crate::defence::Defence;
 
 mod filter;
 
-pub use filter::Rule;
+pub use super::options::KernelRule as Rule;
 
 /// What the user chose to leave open; everything else is closed. `Display` lists each rule with its state, one a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

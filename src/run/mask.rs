@@ -15,16 +15,15 @@ use std::{
 
 use nix::unistd::{Gid, Uid};
 
+use super::variables::leads_outside;
 use crate::defence::Defence;
 
 mod apply;
-mod environment;
 pub mod mount;
 pub(crate) mod mountinfo;
 pub(crate) mod sockets;
 
-pub use apply::{Covered, MARKER};
-pub use environment::{is_proxy_variable, leads_outside};
+pub use apply::Covered;
 
 pub use mountinfo::Mounts;
 

@@ -1,11 +1,10 @@
 //! One run of a program: what is prepared, started, served and undone, in that order.
 
 pub mod ca;
-#[cfg(target_os = "linux")]
+mod common;
 mod environment;
 #[cfg(target_os = "linux")]
 pub mod harden;
-#[cfg(target_os = "linux")]
 pub mod identity;
 #[cfg(target_os = "linux")]
 mod init;
@@ -18,7 +17,8 @@ pub mod options;
 mod plan;
 #[cfg(target_os = "linux")]
 mod ports;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), path = "process_elsewhere.rs")]
+mod process;
 pub mod proxies;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -26,38 +26,34 @@ mod rules;
 pub mod sandbox;
 #[cfg(target_os = "linux")]
 mod session;
-#[cfg(target_os = "linux")]
 mod signals;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+mod transparent;
 pub mod trust;
+pub mod variables;
 
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use crate::{
     audit,
     config::Config,
-    credential::Stored,
-    dns,
     host::Host,
     provider::{Catalog, ProviderError, ProviderName},
-    proxy::{self, tls::Authority},
     route::{Route, Table},
-    upstream::{self, Upstream},
+    upstream,
     vault::{ConnectionName, Vault, VaultError},
 };
 
 pub use environment::environment;
+pub use transparent::{sweep, transparent};
 
-use init::Failure;
-use options::RunOptions;
-use plan::{Connected, Plan};
-use sandbox::Sandbox;
-use session::{Services, Sockets};
-use signals::{Signals, Terminal};
+use common::Connected;
+
+/// The file in the masked AUTHSOME_HOME that says so, and whose run it is.
+pub const MARKER: &str = ".authsome-run";
 
 /// Why a run did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +66,10 @@ pub enum RunError {
     UserRequired,
     #[error("--user needs root")]
     UserNeedsRoot,
+    #[error("{0} is for Linux, which alone has network namespaces")]
+    LinuxOnly(&'static str),
+    #[error("authsome cannot be run as root on this system: it could not give root's groups up")]
+    RootUnsupported,
     #[error("no such user: {0}")]
     UnknownUser(String),
     #[error("--egress {0} needs root")]
@@ -90,6 +90,7 @@ pub enum RunError {
     Provider(#[from] ProviderError),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    #[cfg(target_os = "linux")]
     #[error(transparent)]
     Mask(#[from] mask::Error),
     #[error("--upstream-ca: {0}")]
@@ -102,11 +103,12 @@ pub enum RunError {
     Conceal(#[source] io::Error),
     /// The kernel or the distribution does not let this user have a sandbox.
     #[error(transparent)]
-    Gate(netns::userns::Gate),
+    Gate(netns::Gate),
     #[error(transparent)]
     Netns(#[from] netns::Error),
+    #[cfg(target_os = "linux")]
     #[error("prepare the sandbox: {0}")]
-    Sandbox(Failure),
+    Sandbox(init::Failure),
     #[error("the sandbox's first process ended early")]
     InitGone,
     #[error("the sandbox's first process said something unexpected")]
@@ -144,89 +146,6 @@ pub enum RunError {
     Stopped(&'static str, #[source] io::Error),
     #[error("run failed: {run}; cleanup also failed: {cleanup}")]
     Both { run: Box<RunError>, cleanup: Box<RunError> },
-}
-
-/// `authsome run --transparent`: the command's exit code.
-pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
-    proxies::conceal(&options.upstream)?;
-    netns::uplink::sweep()?;
-    let plan = Plan::new(options, config)?;
-    if options.dry_run {
-        let _ = io::stdout().write_all(plan.to_string().as_bytes());
-        return Ok(0);
-    }
-    let published = ports::publish(&plan.publish)?;
-    let signals = Signals::block().map_err(|errno| RunError::System("block signals", errno))?;
-    let _terminal = Terminal::save();
-    let mut sandbox = Sandbox::start(&plan)?;
-    // While init binds its listeners. Of the run's own key nothing is worth reading before the command is there, and by then it is sealed.
-    let authority = Authority::new()?;
-    let listening = sandbox.listening(&plan)?;
-    let exposed = plan.expose.iter().map(|&port| Ok((port, sandbox.supervisor().exposed()?))).collect::<Result<_, RunError>>()?;
-    // The clone is made; from here on this process may hold the user's secrets.
-    sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
-    sandbox::raise_descriptor_limit().map_err(|errno| RunError::System("raise the limit of open files", errno))?;
-    let uplink = sandbox.connect(&plan, &listening)?;
-    if plan.identity.groups.is_some() {
-        harden::drop_bounding_set().map_err(|error| RunError::Capabilities(error.to_string()))?;
-    }
-    plan.identity.assume_keeping(uplink.is_some())?;
-    sandbox.configure(&authority, uplink)?;
-    let services = services(&plan, options, config, authority)?;
-    let audit = services.context.audit.clone();
-    let runtime = session::runtime()?;
-    for store in sandbox.supervisor().prepared()? {
-        say(&store);
-    }
-    if options.verbosity > 0 {
-        for name in &plan.undecided {
-            say(&plan::undecided(name));
-        }
-        say(&plan.headline());
-    }
-    if options.verbosity > 1 {
-        plan.to_string().lines().skip(1).for_each(say);
-    }
-    let code = session::serve(runtime, &sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
-    let cleanup = sandbox.finish(code.is_ok());
-    match (settle(code, &audit, config.audit_required), cleanup) {
-        (Ok(code), Ok(())) => Ok(code),
-        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
-        (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
-    }
-}
-
-/// The data plane, with nothing opened that can wait for the first request.
-fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
-    let vault = Vault::open(&plan.home, config.key.clone());
-    let routes = routes(&plan.home, &plan.connected, &plan.passthrough, &vault)?;
-    let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
-    let upstream = Upstream::new(upstream::Options {
-        extra_roots: plan.upstream_ca.clone(),
-        connect_timeout: upstream::CONNECT_TIMEOUT,
-        allow_host_addresses: false,
-        named_addresses: plan.policy.named_addresses(),
-        proxies: plan.proxies.clone(),
-    });
-    let context = proxy::Context {
-        routes,
-        policy: plan.policy.clone(),
-        resolver: Box::new(resolver),
-        upstream,
-        audit: audit_log(config, &plan.id)?,
-        names: Arc::default(),
-        notices: proxy::Notices::stderr(options.verbosity),
-        placeholders: plan::placeholders(&plan.connected),
-        authority,
-    };
-    let context = Arc::new(context);
-    let proxies = plan.proxies.clone();
-    let upstreams = dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone()));
-    Ok(Services {
-        upstreams: if proxies.is_empty() { upstreams } else { upstreams.known_by_others(move |host| proxies.look_up(host)) },
-        context,
-        v6: netns::link::has_default_route(true)?,
-    })
 }
 
 /// How a run ends with what became of its audit trail: a hole in it is told, and an error where there may be none.

@@ -1,35 +1,33 @@
 //! Everything about a run that can be known, and refused, before anything is started.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     env,
     ffi::OsString,
     fmt,
-    fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use nix::sys::signal::SigSet;
-use zeroize::Zeroize;
 
 use crate::{
     config::Config,
-    credential::Needles,
     host::Host,
-    provider::{Catalog, PLACEHOLDER, Provider, ProviderName},
-    route::policy::{Policy, Protocol},
+    provider::ProviderName,
+    route::policy::Policy,
     upstream::{self, Proxies},
-    vault::{self, ConnectionName, Vault},
+    vault,
 };
 
 use super::{
-    RunError, harden,
+    MARKER, RunError,
+    common::{Connected, connected, injecting, marked, policy, run_id, show_routes, wipe},
+    harden,
     identity::Identity,
     mask,
     options::{EgressChoice, RunOptions},
     proxies, rules,
+    variables::is_proxy_variable,
 };
 
 /// What the child's traffic other than the intercepted travels through.
@@ -39,12 +37,6 @@ pub enum Egress {
     Relay,
     /// A veth pair with NAT; the kernel carries what is not intercepted. Needs root.
     Veth,
-}
-
-/// A provider with the connection whose credential this run uses.
-pub struct Connected {
-    pub provider: Provider,
-    pub connection: ConnectionName,
 }
 
 /// A validated run. Holds no secret of the vault's: the sandbox's first process is a copy of the process that made it.
@@ -85,7 +77,7 @@ impl Plan {
     fn gather(options: &RunOptions, config: &Config, identity: Identity, egress: Egress) -> Result<Self, RunError> {
         let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
         let home = config.home.clone();
-        if home.join(mask::MARKER).exists() {
+        if home.join(MARKER).exists() {
             return Err(RunError::Nested);
         }
         vault::create_home(&home)?;
@@ -126,7 +118,7 @@ impl Plan {
             upstream_ca: options.upstream_ca.clone(),
             proxies,
             survey,
-            defences: options.defences.clone(),
+            defences: harden::Options { allow: options.allow_kernel.clone() },
         })
     }
 
@@ -139,21 +131,6 @@ impl Plan {
     pub fn headline(&self) -> String {
         format!("transparent, {} uplink{}; {}", self.egress, proxies::via(&self.proxies), injecting(&self.connected))
     }
-}
-
-/// `injecting openai, stripe`
-pub(super) fn injecting(connected: &[Connected]) -> String {
-    let names: Vec<_> = connected.iter().map(|connected| connected.provider.name.as_str()).collect();
-    if names.is_empty() { "no provider connected".to_owned() } else { format!("injecting {}", names.join(", ")) }
-}
-
-/// A line for each route of a run.
-pub(super) fn show_routes(f: &mut fmt::Formatter<'_>, connected: &[Connected], passthrough: &[Host]) -> fmt::Result {
-    for Connected { provider, connection } in connected {
-        let urls: Vec<_> = provider.api_urls.iter().map(ToString::to_string).collect();
-        writeln!(f, "route      {} -> {} ({connection})", urls.join(", "), provider.name)?;
-    }
-    passthrough.iter().try_for_each(|host| writeln!(f, "route      {host} -> passed through unopened"))
 }
 
 /// Part of every transparent run; what can be lifted says by what.
@@ -202,60 +179,6 @@ impl fmt::Display for Egress {
     }
 }
 
-/// With rules a run carries TCP and lookups, nothing else, so a rule that allows more could not be kept.
-pub(super) fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError> {
-    let mut policy = config.policy.clone();
-    policy.extend(options.policy.clone());
-    match policy.names(Protocol::Udp).or_else(|| policy.names(Protocol::Icmp)) {
-        Some(rule) => Err(RunError::RuleUnsupported(rule.to_string())),
-        None => Ok(policy),
-    }
-}
-
-/// What is said of a provider with several connections and no default.
-pub(super) fn undecided(name: &ProviderName) -> String {
-    format!("{name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)")
-}
-
-pub(super) fn run_id() -> io::Result<String> {
-    let mut bytes = [0; 6];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Every connected provider with its chosen connection, and those where none is the default; a name in `chosen` must exist.
-pub(super) fn connected(
-    home: &Path,
-    config: &Config,
-    chosen: &[(ProviderName, ConnectionName)],
-) -> Result<(Vec<Connected>, Vec<ProviderName>), RunError> {
-    let (vault, catalog) = (Vault::open(home, config.key.clone()), Catalog::open(home)?);
-    let existing = vault.connections()?;
-    for choice @ (provider, connection) in chosen {
-        if !catalog.names().contains(provider) {
-            return Err(RunError::NoProvider(provider.clone()));
-        }
-        if !existing.contains(choice) {
-            return Err(RunError::NoConnection(provider.clone(), connection.clone()));
-        }
-    }
-    let mut of_provider = BTreeMap::<_, Vec<_>>::new();
-    for (provider, connection) in existing {
-        of_provider.entry(provider).or_default().push(connection);
-    }
-    let (mut connected, mut undecided) = (Vec::new(), Vec::new());
-    for (name, connections) in of_provider {
-        let explicit = chosen.iter().find(|(provider, _)| *provider == name).map(|(_, connection)| connection.clone());
-        let Some(connection) = explicit.map_or_else(|| vault.default_among(&name, connections), |choice| Ok(Some(choice)))? else {
-            undecided.push(name);
-            continue;
-        };
-        let provider = catalog.find(&name, None)?.ok_or_else(|| RunError::NoProvider(name.clone()))?;
-        connected.push(Connected { provider, connection });
-    }
-    Ok((connected, undecided))
-}
-
 fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
     let claimed = connected.iter().flat_map(|connected| connected.provider.api_urls.iter().map(|url| url.port()));
     let mut ports: Vec<u16> = rules::WEB.into_iter().chain(options.intercept_ports.iter().copied()).chain(claimed).collect();
@@ -267,51 +190,11 @@ fn intercept(options: &RunOptions, connected: &[Connected]) -> Vec<u16> {
 /// The user's environment, less what would leak or lead around, plus placeholders and the run's marks. Trust comes with the certificate.
 fn environment(id: &str, identity: &Identity, connected: &[Connected], survey: &mask::Survey) -> BTreeMap<OsString, OsString> {
     let kept = env::vars_os().filter_map(|(name, value)| {
-        if mask::is_proxy_variable(&name) || survey.removes_variable(&name, &value) {
+        if is_proxy_variable(&name) || survey.removes_variable(&name, &value) {
             wipe(value);
             return None;
         }
         Some((name, value))
     });
     marked(kept.collect(), id, identity, connected)
-}
-
-/// A value may be a key; this process is about to be copied.
-fn wipe(value: OsString) {
-    value.into_encoded_bytes().zeroize();
-}
-
-/// What the command finds in place of keys, to be known again; the usual one may also have come from elsewhere.
-pub(super) fn placeholders(connected: &[Connected]) -> Option<Arc<Needles>> {
-    let of_providers = connected.iter().map(|connected| connected.provider.placeholder.as_str());
-    Needles::new(of_providers.chain([PLACEHOLDER]).collect::<BTreeSet<_>>())
-}
-
-/// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.
-pub(super) fn marked(
-    mut environment: BTreeMap<OsString, OsString>,
-    id: &str,
-    identity: &Identity,
-    connected: &[Connected],
-) -> BTreeMap<OsString, OsString> {
-    let mut set = |name: &str, value: &str| environment.insert(name.into(), value.into()).map_or((), wipe);
-    if identity.groups.is_some() {
-        for (name, value) in [("USER", identity.name.as_str()), ("LOGNAME", identity.name.as_str())] {
-            set(name, value);
-        }
-    }
-    for Connected { provider, .. } in connected {
-        for name in provider.exports.iter().map(|export| &export.variable).chain(&provider.env_var) {
-            set(name, &provider.placeholder);
-        }
-    }
-    set("AUTHSOME_PROXY_MODE", "true");
-    set("AUTHSOME_RUN_ID", id);
-    if identity.groups.is_some() {
-        environment.insert("HOME".into(), identity.home.clone().into());
-        for name in ["SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID", "SUDO_HOME"] {
-            environment.remove(std::ffi::OsStr::new(name));
-        }
-    }
-    environment
 }

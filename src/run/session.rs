@@ -6,10 +6,9 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
-    time::Duration,
 };
 
-use nix::sys::{signal::Signal, signalfd::SignalFd};
+use nix::sys::signal::Signal;
 use tokio::{
     io::unix::AsyncFd,
     runtime::{self, Runtime},
@@ -20,14 +19,12 @@ use crate::{dns, proxy};
 
 use super::{
     RunError,
+    common::LAST_BYTES,
     message::{Event, Listening, News, Supervisor},
     ports,
     sandbox::Sandbox,
-    signals::{self, Signals},
+    signals::{self, Sent, Signals},
 };
-
-/// How long connections of a command that has ended may still deliver what it sent.
-pub const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Sockets bound before "go", by both sides.
 pub struct Sockets {
@@ -63,14 +60,14 @@ pub fn serve(
     let Services { context, upstreams, v6 } = services;
     let (wanted, requests) = mpsc::channel(ports::QUEUE);
     let result = runtime.block_on(async {
-        let signals = signals.watch().map_err(RunError::Runtime)?;
+        let mut signals = signals.watch().map_err(RunError::Runtime)?;
         tokio::select! {
             result = proxy::serve(listeners, context.clone()) => Err(stopped("the proxy", result)),
             result = dns::serve(dns, upstreams, context.names.clone(), v6) => Err(stopped("the DNS stub", result)),
             result = ports::serve(sockets.exposed, sockets.published, wanted, &context.audit) => Err(stopped("port forwarding", result)),
             () = context.audit.broken(), if audited => Err(RunError::AuditRequired),
             code = async {
-                let code = follow(sandbox, &signals, requests).await;
+                let code = follow(sandbox, &mut signals, requests).await;
                 // What the command said last is on its way when it has ended.
                 let _ = tokio::time::timeout(LAST_BYTES, context.audit.quiet()).await;
                 code
@@ -88,7 +85,7 @@ fn stopped(what: &'static str, result: io::Result<()>) -> RunError {
 
 /// The deprecated constructor: see [`Signals::watch`].
 #[expect(deprecated)]
-async fn follow(sandbox: &Sandbox, signals: &AsyncFd<SignalFd>, mut sockets: mpsc::Receiver<ports::Wanted>) -> Result<u8, RunError> {
+async fn follow(sandbox: &Sandbox, signals: &mut Sent, mut sockets: mpsc::Receiver<ports::Wanted>) -> Result<u8, RunError> {
     let supervisor = sandbox.supervisor();
     let channel = AsyncFd::new(supervisor.0.as_fd()).map_err(RunError::Runtime)?;
     let mut asked: VecDeque<oneshot::Sender<io::Result<OwnedFd>>> = VecDeque::new();
@@ -97,7 +94,7 @@ async fn follow(sandbox: &Sandbox, signals: &AsyncFd<SignalFd>, mut sockets: mps
     loop {
         tokio::select! {
             // Whoever is gone needs no signal and no socket; its end is the next news.
-            signal = signals::sent(signals) => drop(supervisor.signal(signal.map_err(RunError::Runtime)?)),
+            signal = signals.next() => drop(supervisor.signal(signal.map_err(RunError::Runtime)?)),
             Some(wanted) = sockets.recv() => {
                 drop(supervisor.ask_socket(wanted.v6));
                 asked.push_back(wanted.reply);

@@ -3,13 +3,14 @@
 use std::io;
 
 use nix::{
-    sys::{
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-    },
+    sys::signal::{SigSet, Signal},
     unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
 };
-use tokio::io::unix::AsyncFd;
+
+#[cfg_attr(not(target_os = "linux"), path = "signals/sent_elsewhere.rs")]
+mod sent;
+
+pub use sent::{Sent, Signals};
 
 /// Passed on when sent by a process.
 const FORWARDED: [Signal; 6] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -17,35 +18,12 @@ const FORWARDED: [Signal; 6] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT,
 /// handles SIGTSTP keeps its proxy, and continuing has one order.
 const STOPS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
-/// The supervisor's signals as a stream. Blocked before the clone: init inherits the mask, the command starts with an empty one.
-pub struct Signals(SignalFd);
-
-impl Signals {
-    pub fn block() -> nix::Result<Self> {
-        let forwarded = SigSet::from_iter(FORWARDED);
-        let mut blocked = SigSet::from_iter(FORWARDED.into_iter().chain(STOPS));
-        blocked.add(Signal::SIGCHLD);
-        blocked.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&forwarded, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
-    }
-
-    /// The deprecated constructor asks of the type that its descriptor never changes, as a signalfd's does not; its successor is `unsafe`.
-    #[expect(deprecated)]
-    pub fn watch(self) -> io::Result<AsyncFd<SignalFd>> {
-        AsyncFd::new(self.0)
-    }
-}
-
-/// The next signal that a process sent (`si_code` ≤ 0, sigaction(2)); those of the kernel the command has got itself.
-pub async fn sent(signals: &AsyncFd<SignalFd>) -> io::Result<i32> {
-    loop {
-        let mut ready = signals.readable().await?;
-        match signals.get_ref().read_signal()? {
-            Some(info) if info.ssi_code <= 0 => return Ok(info.ssi_signo.cast_signed()),
-            Some(_) => {}
-            None => ready.clear_ready(),
-        }
-    }
+/// Blocks every signal that a run handles; those it passes on.
+fn block() -> nix::Result<SigSet> {
+    let mut blocked = SigSet::from_iter(FORWARDED.into_iter().chain(STOPS));
+    blocked.add(Signal::SIGCHLD);
+    blocked.thread_block()?;
+    Ok(SigSet::from_iter(FORWARDED))
 }
 
 /// Stops this process alone until somebody continues it.

@@ -7,23 +7,27 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs, io,
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-
-use super::{identity::Identity, mask::mount};
-use crate::certificate::jks;
-
+#[cfg(target_os = "linux")]
 mod browsers;
+#[cfg(target_os = "linux")]
 mod cover;
+#[cfg(target_os = "linux")]
 mod java;
+#[cfg(target_os = "linux")]
+mod mounted;
+#[cfg(target_os = "linux")]
 mod nss;
 mod subject_hash;
 pub(crate) mod system;
 
 pub use crate::certificate::Error as KeyStoreError;
+#[cfg(target_os = "linux")]
 pub use nss::Database;
 
 /// The run's certificate authority.
@@ -37,6 +41,7 @@ pub struct Authority<'a> {
 
 /// Trust of one run, on disk but not yet in force: set [`variables`](Self::variables) in the child's environment, and in the sandbox
 /// also [`mount`](Self::mount).
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "what is mounted from is read where there are mounts"))]
 pub struct Trust<'a> {
     authority: Authority<'a>,
     /// Where the files of this run are.
@@ -72,8 +77,11 @@ pub enum Error {
     Authority(rustls_pki_types::pem::Error),
     #[error("create {path}: {source}")]
     Create { path: PathBuf, source: io::Error },
+    #[error("create {path} with what is in {from}: {source}")]
+    Extend { path: PathBuf, from: PathBuf, source: io::Error },
+    #[cfg(target_os = "linux")]
     #[error(transparent)]
-    Mount(#[from] mount::Error),
+    Mount(#[from] super::mask::mount::Error),
 }
 
 /// Variables that name the only roots a program uses.
@@ -134,47 +142,6 @@ impl<'a> Trust<'a> {
     pub fn variables(&self) -> &[(&'static str, OsString)] {
         &self.variables
     }
-
-    /// Shows the files in place of the system's own, in the calling process's mount namespace: bundles, Java's key stores, the directories
-    /// of hashed names, and browsers' policies. `directory` of [`write`](Self::write) must be a file system of the sandbox's own.
-    pub fn mount(&mut self) -> Result<Vec<LeftAlone>, Error> {
-        // First: the bundles may be in them.
-        for directory in system::hashed_directories() {
-            system::cover_hashed(&directory, &self.directory, &self.authority_file, self.authority.common_name)?;
-        }
-        for bundle in &self.bundles {
-            mount::bind_read_only(&bundle.combined, &bundle.real_path)?;
-            // The same file by a name that a sandbox made inside this one shows as well.
-            for (_, value) in self.variables.iter_mut().filter(|(_, value)| *value == bundle.combined) {
-                *value = bundle.real_path.clone().into();
-            }
-        }
-        let certificate = CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).map_err(Error::Authority)?;
-        let mut left_alone = self.mount_java(&certificate)?;
-        left_alone.extend(browsers::cover(&self.directory, &certificate, &self.authority_file)?);
-        Ok(left_alone)
-    }
-
-    /// Covers the user's NSS database, in the calling process's mount namespace.
-    pub fn mount_database(&self, identity: &Identity) -> Result<Option<Database>, LeftAlone> {
-        nss::cover(identity, &self.authority_file, self.authority.common_name)
-    }
-
-    fn mount_java(&self, certificate: &[u8]) -> Result<Vec<LeftAlone>, Error> {
-        let mut left_alone = Vec::new();
-        for (index, path) in java::stores(self.java_home.as_deref()).into_iter().enumerate() {
-            let extended = fs::read(&path).map_err(KeyStoreError::Read).and_then(|store| jks::extend(store, certificate));
-            match extended {
-                Ok(bytes) => {
-                    let combined = self.directory.join(format!("java-{index}"));
-                    mount::write(&combined, &bytes)?;
-                    mount::bind_read_only(&combined, &path)?;
-                }
-                Err(reason) => left_alone.push(LeftAlone { path, reason: reason.into() }),
-            }
-        }
-        Ok(left_alone)
-    }
 }
 
 /// The files written so far.
@@ -190,16 +157,16 @@ impl Files<'_> {
     /// Writes `roots` and our own.
     fn combine(&self, name: &str, roots: &str) -> Result<PathBuf, Error> {
         let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
-        self.place(name, &|new| mount::write(new, [roots, gap, self.authority.pem].concat().as_bytes()))
+        self.place(name, &|new| write(new, [roots, gap, self.authority.pem].concat().as_bytes()))
     }
 
     /// Writes a bundle as it is and our own.
     fn extend(&self, name: &str, bundle: &Path) -> Result<PathBuf, Error> {
-        self.place(name, &|new| mount::write_after(new, bundle, ["\n", self.authority.pem].concat().as_bytes()))
+        self.place(name, &|new| write_after(new, bundle, ["\n", self.authority.pem].concat().as_bytes()))
     }
 
     /// Whoever reads a file of that name meanwhile finds the old one whole.
-    fn place(&self, name: &str, write: &dyn Fn(&Path) -> Result<(), mount::Error>) -> Result<PathBuf, Error> {
+    fn place(&self, name: &str, write: &dyn Fn(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
         let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
         // One that a killed process left is read-only.
         let _ = fs::remove_file(&new);
@@ -246,10 +213,26 @@ impl Files<'_> {
     }
 }
 
+/// A file that CMD may read, whatever the umask.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let written = fs::write(path, bytes).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o444)));
+    written.map_err(|source| Error::Create { path: path.to_owned(), source })
+}
+
+/// As [`write`], with the contents of `from` before `bytes`. They do not pass through this process.
+fn write_after(path: &Path, from: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let copied = || {
+        let mut file = File::create(path)?;
+        io::copy(&mut File::open(from)?, &mut file)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(0o444))
+    };
+    copied().map_err(|source| Error::Extend { path: path.to_owned(), from: from.to_owned(), source })
+}
+
 /// Whatever the umask is, CMD may enter.
 fn set_enterable(directory: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).map_err(|source| Error::Create { path: directory.to_owned(), source })
+    fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(|source| Error::Create { path: directory.to_owned(), source })
 }
 
 fn is_truth_value(value: &OsString) -> bool {

@@ -397,6 +397,20 @@ fn runs() {
         "open /h/f: permission denied",
         "a run without its trail is not started; check who owns the file",
     );
+    told(
+        RunError::LinuxOnly("--transparent"),
+        "PlatformError",
+        9,
+        "--transparent is for Linux, which alone has network namespaces",
+        "leave --transparent out: programs that heed HTTPS_PROXY need no namespace",
+    );
+    told(
+        RunError::RootUnsupported,
+        "PlatformError",
+        9,
+        "authsome cannot be run as root on this system: it could not give root's groups up",
+        "call it without sudo; authsome ca install --system --dry-run shows what root has to do",
+    );
     told(RunError::InitGone, "PlatformError", 9, "the sandbox's first process ended early", "authsome doctor");
     // What a run passes on is told as anywhere else.
     told(
@@ -412,16 +426,23 @@ fn runs() {
 fn closed_gates() {
     let gate = |cause| {
         let tried = netns::Error { action: "make the namespaces".into(), source: nix::errno::Errno::EPERM };
-        Failure::Gate(Gate { tried, cause }).report()
+        Failure::Run(RunError::Gate(Gate { tried, cause })).report()
     };
-    let report = gate(netns::userns::Cause::Sysctl { name: "kernel.unprivileged_userns_clone", is: 0, wants: 1 });
+    let report = gate(netns::Cause::Sysctl { name: "kernel.unprivileged_userns_clone", is: 0, wants: 1 });
     assert_eq!((report.kind, report.code), ("PlatformError", 9));
     assert!(report.hint.starts_with("sudo sysctl -w kernel.unprivileged_userns_clone=1"), "{}", report.hint);
-    assert!(!gate(netns::userns::Cause::Unknown).hint.is_empty());
+    assert!(!gate(netns::Cause::Unknown).hint.is_empty());
 }
 
 #[test]
 fn the_demonstration() {
+    told(
+        DemoError::LinuxOnly,
+        "PlatformError",
+        9,
+        "the demonstration needs Linux, which alone has network namespaces",
+        "authsome run works here without --transparent",
+    );
     told(DemoError::Failed("x".into()), "DemoError", 1, "the demonstration failed: x", "authsome doctor");
     told(DemoError::Io("make a directory".into(), io_error()), "DemoError", 1, "make a directory: permission denied", "authsome doctor");
 }

@@ -64,7 +64,6 @@ pub fn answer<B>(request: &Request<B>, authority: &Authority, lifetime: Lifetime
 }
 
 /// Serves the page on a connection that was made to the page's address.
-#[cfg(target_os = "linux")]
 pub async fn serve(client: tokio::net::TcpStream, context: std::sync::Arc<super::Context>) {
     let service = hyper::service::service_fn(move |request| {
         let context = context.clone();

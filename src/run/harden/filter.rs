@@ -1,61 +1,14 @@
 //! System calls that walk around the sandbox, each refused by a named rule (seccomp(2)).
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use clap::ValueEnum;
 use libc::{EAFNOSUPPORT, ENOSYS, EPERM, ESOCKTNOSUPPORT, c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
     sock_filter,
 };
 
-use super::Options;
-
-/// A refused part of the kernel's interface; its kebab-case name is the value of `--allow-kernel`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Rule {
-    /// System calls of another architecture or ABI
-    ForeignAbi,
-    /// Sockets to the hypervisor and its guests (AF_VSOCK)
-    Vsock,
-    /// Packet sockets (AF_PACKET)
-    Packet,
-    /// Raw IP sockets (SOCK_RAW)
-    RawSocket,
-    /// IPsec key sockets (AF_KEY)
-    Ipsec,
-    /// Kernel crypto sockets (AF_ALG)
-    Alg,
-    /// Netlink protocols other than route, sock_diag and uevent
-    Netlink,
-    /// Every other socket family: Bluetooth, CAN, TIPC …
-    OtherSocket,
-    /// io_uring
-    IoUring,
-    /// Kernel keyrings
-    Keyring,
-    /// Input pushed into the terminal (TIOCSTI, TIOCLINUX)
-    TtyInput,
-    /// Entering another namespace (setns)
-    Setns,
-    /// Files opened by handle instead of by path
-    FileHandle,
-    /// Programs for the kernel (bpf)
-    Bpf,
-    /// Page faults handled in user space (userfaultfd)
-    Userfaultfd,
-    /// Performance counters (perf_event_open)
-    Perf,
-    /// Kernel modules and kexec
-    Modules,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.pad(value.as_ref().map_or("", |value| value.get_name()))
-    }
-}
+use super::{Options, Rule};
 
 /// One rule: the calls it matches and what they return.
 pub(super) struct Refusal {
@@ -285,6 +238,7 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
 
     const ALLOW: u32 = 0x7fff_0000;
     const NO_FLAGS: c_int = 0;

@@ -16,12 +16,9 @@ use nix::{
     unistd::fchownat,
 };
 
-use crate::defence::Defence;
+use crate::{defence::Defence, run::MARKER};
 
 use super::{Error, Mask, Survey, mount};
-
-/// The file in the masked home that says so, and whose run it is.
-pub const MARKER: &str = ".authsome-run";
 
 /// Bound over secrets.
 const EMPTY: &str = ".empty";

@@ -1,8 +1,8 @@
 //! mount(2) in the sandbox's own mount namespace: binds, tmpfs, a fresh proc, each error with the path it was about.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Write},
+    fs::{self, Permissions},
+    io,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -36,8 +36,6 @@ pub enum Error {
     TakeOff { target: PathBuf, source: Errno },
     #[error("write {path} in the sandbox's private directory: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("write {path} in the sandbox's private directory, with what is in {from}: {source}")]
-    Extend { path: PathBuf, from: PathBuf, source: io::Error },
 }
 
 /// Shows `from` at `target` too, with what is mounted below it: a user namespace may not take a tree apart (EINVAL otherwise).
@@ -125,15 +123,4 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::write(path, bytes)
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o444)))
         .map_err(|source| Error::Write { path: path.to_owned(), source })
-}
-
-/// As [`write`], with the contents of `from` before `bytes`. They do not pass through this process.
-pub fn write_after(path: &Path, from: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let copied = || {
-        let mut file = File::create(path)?;
-        io::copy(&mut File::open(from)?, &mut file)?;
-        file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(0o444))
-    };
-    copied().map_err(|source| Error::Extend { path: path.to_owned(), from: from.to_owned(), source })
 }

@@ -3,16 +3,12 @@
 //! Chromium and its kin read every file of a directory (policy `CACertificates`, from version 131 on), Firefox reads one
 //! (`Certificates.Install`). No database has to be written for that, and the user's own ones are left alone.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Error, LeftAlone, cover, mount, set_enterable};
+use super::{Error, LeftAlone, cover, set_enterable, write};
 use crate::trust_store;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +71,7 @@ fn add(layer: &Path, below: &Path, name: &str, text: &str) -> Result<(), Error> 
         fs::create_dir(&directory).map_err(|source| Error::Create { path: directory.clone(), source })?;
         set_enterable(&directory)?;
     }
-    Ok(mount::write(&directory.join(name), text.as_bytes())?)
+    write(&directory.join(name), text.as_bytes())
 }
 
 /// One list with the certificates of every file in that directory: lists of several files are not joined by the browser.

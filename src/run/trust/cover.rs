@@ -7,10 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{super::mask::Mounts, Error, mount, set_enterable};
+use super::{
+    super::mask::{Mounts, mount},
+    Error, set_enterable,
+    system::link_authority,
+    write,
+};
 
 /// The directory's files as they were, seen inside what covers it.
 const ORIGINAL: &str = ".original";
+/// Our certificate in what covers a directory.
+const COPY: &str = ".authsome.pem";
 /// Up to so many names are linked, each at the cost of a system call or two. An overlay is one mount whatever their number, but the run's end then
 /// waits for the kernel to see all CPUs pass (`synchronize_rcu_expedited` of its unmounting): 0.1 ms, and several on a busy machine.
 const LINKED: usize = 32;
@@ -66,4 +73,18 @@ fn by_links(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Err
 
 fn link_target(entry: &fs::DirEntry, name: &OsStr) -> io::Result<PathBuf> {
     if entry.file_type()?.is_symlink() { fs::read_link(entry.path()) } else { Ok(Path::new(ORIGINAL).join(name)) }
+}
+
+/// Adds our certificate to a directory of hashed names.
+pub fn cover_hashed(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
+    cover(directory, work, &|layer| {
+        copy_authority(authority_file, layer)?;
+        link_authority(layer, directory, Path::new(COPY), common_name)
+    })
+}
+
+/// A copy: the sandbox of a sandbox may show this directory and not the run's.
+fn copy_authority(authority_file: &Path, directory: &Path) -> Result<(), Error> {
+    let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
+    write(&directory.join(COPY), &pem)
 }

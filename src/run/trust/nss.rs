@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{LeftAlone, mount};
+use super::{super::mask::mount, LeftAlone};
 use crate::{
     run::identity::Identity,
     trust_store::{self, Step},

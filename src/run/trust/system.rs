@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, cover::cover, mount, subject_hash::subject_hash};
+use super::{Error, subject_hash::subject_hash};
 
 /// Debian, Fedora (two), SUSE, Alpine, SUSE's generated one.
 const BUNDLES: &[&str] = &[
@@ -21,9 +21,6 @@ const BUNDLES: &[&str] = &[
 
 /// Where OpenSSL looks a root up by the hash of its subject (openssl-rehash(1)).
 const HASHED_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted/pem/directory-hash"];
-
-/// Our certificate in what covers a directory.
-const COPY: &str = ".authsome.pem";
 
 /// Each bundle file by its real path, once.
 pub fn bundles() -> Vec<PathBuf> {
@@ -86,20 +83,6 @@ pub(crate) fn certificates(text: &str) -> impl Iterator<Item = &str> {
             }
         }
     })
-}
-
-/// Adds our certificate to a directory of hashed names.
-pub fn cover_hashed(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
-    cover(directory, work, &|layer| {
-        copy_authority(authority_file, layer)?;
-        link_authority(layer, directory, Path::new(COPY), common_name)
-    })
-}
-
-/// A copy: the sandbox of a sandbox may show this directory and not the run's.
-fn copy_authority(authority_file: &Path, directory: &Path) -> Result<(), Error> {
-    let pem = fs::read(authority_file).map_err(|source| Error::Read { path: authority_file.to_owned(), source })?;
-    Ok(mount::write(&directory.join(COPY), &pem)?)
 }
 
 /// Adds `HASH.N` for our certificate, N being the first number that no other root of `roots` with that hash has.

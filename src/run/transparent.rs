@@ -1,0 +1,112 @@
+//! `authsome run --transparent`: the command lives in a network namespace, and nothing leaves it unseen.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
+
+use super::{
+    RunError, audit_log, common, harden,
+    options::RunOptions,
+    plan::Plan,
+    ports, proxies, routes,
+    sandbox::{self, Sandbox},
+    say,
+    session::{self, Services, Sockets},
+    settle,
+    signals::{Signals, Terminal},
+};
+use crate::{
+    config::Config,
+    credential::Stored,
+    dns,
+    proxy::{self, tls::Authority},
+    upstream::{self, Upstream},
+    vault::Vault,
+};
+
+/// Undoes what a killed run left on the host.
+pub use netns::uplink::sweep;
+
+/// `authsome run --transparent`: the command's exit code.
+pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError> {
+    proxies::conceal(&options.upstream)?;
+    sweep()?;
+    let plan = Plan::new(options, config)?;
+    if options.dry_run {
+        let _ = io::stdout().write_all(plan.to_string().as_bytes());
+        return Ok(0);
+    }
+    let published = ports::publish(&plan.publish)?;
+    let signals = Signals::block().map_err(|errno| RunError::System("block signals", errno))?;
+    let _terminal = Terminal::save();
+    let mut sandbox = Sandbox::start(&plan)?;
+    // While init binds its listeners. Of the run's own key nothing is worth reading before the command is there, and by then it is sealed.
+    let authority = Authority::new()?;
+    let listening = sandbox.listening(&plan)?;
+    let exposed = plan.expose.iter().map(|&port| Ok((port, sandbox.supervisor().exposed()?))).collect::<Result<_, RunError>>()?;
+    // The clone is made; from here on this process may hold the user's secrets.
+    sandbox::seal_memory().map_err(|errno| RunError::System("seal the supervisor's memory", errno))?;
+    sandbox::raise_descriptor_limit().map_err(|errno| RunError::System("raise the limit of open files", errno))?;
+    let uplink = sandbox.connect(&plan, &listening)?;
+    if plan.identity.groups.is_some() {
+        harden::drop_bounding_set().map_err(|error| RunError::Capabilities(error.to_string()))?;
+    }
+    plan.identity.assume_keeping(uplink.is_some())?;
+    sandbox.configure(&authority, uplink)?;
+    let services = services(&plan, options, config, authority)?;
+    let audit = services.context.audit.clone();
+    let runtime = session::runtime()?;
+    for store in sandbox.supervisor().prepared()? {
+        say(&store);
+    }
+    if options.verbosity > 0 {
+        for name in &plan.undecided {
+            say(&common::undecided(name));
+        }
+        say(&plan.headline());
+    }
+    if options.verbosity > 1 {
+        plan.to_string().lines().skip(1).for_each(say);
+    }
+    let code = session::serve(runtime, &sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
+    let cleanup = sandbox.finish(code.is_ok());
+    match (settle(code, &audit, config.audit_required), cleanup) {
+        (Ok(code), Ok(())) => Ok(code),
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
+    }
+}
+
+/// The data plane, with nothing opened that can wait for the first request.
+fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
+    let vault = Vault::open(&plan.home, config.key.clone());
+    let routes = routes(&plan.home, &plan.connected, &plan.passthrough, &vault)?;
+    let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
+    let upstream = Upstream::new(upstream::Options {
+        extra_roots: plan.upstream_ca.clone(),
+        connect_timeout: upstream::CONNECT_TIMEOUT,
+        allow_host_addresses: false,
+        named_addresses: plan.policy.named_addresses(),
+        proxies: plan.proxies.clone(),
+    });
+    let context = proxy::Context {
+        routes,
+        policy: plan.policy.clone(),
+        resolver: Box::new(resolver),
+        upstream,
+        audit: audit_log(config, &plan.id)?,
+        names: Arc::default(),
+        notices: proxy::Notices::stderr(options.verbosity),
+        placeholders: common::placeholders(&plan.connected),
+        authority,
+    };
+    let context = Arc::new(context);
+    let proxies = plan.proxies.clone();
+    let upstreams = dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone()));
+    Ok(Services {
+        upstreams: if proxies.is_empty() { upstreams } else { upstreams.known_by_others(move |host| proxies.look_up(host)) },
+        context,
+        v6: netns::link::has_default_route(true)?,
+    })
+}
