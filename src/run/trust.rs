@@ -70,6 +70,8 @@ pub enum Error {
     Authority(rustls_pki_types::pem::Error),
     #[error("create {path}: {source}")]
     Create { path: PathBuf, source: io::Error },
+    #[error("{0} has mounts in it, which an overlay would not show")]
+    HoldsMounts(PathBuf),
     #[error(transparent)]
     Mount(#[from] mount::Error),
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, cover::cover, mount, subject_hash::subject_hash};
+use super::{Error, cover, mount, subject_hash::subject_hash};
 
 /// Debian, Fedora (two), SUSE, Alpine, SUSE's generated one.
 const BUNDLES: &[&str] = &[
@@ -90,10 +90,12 @@ pub(crate) fn certificates(text: &str) -> impl Iterator<Item = &str> {
 
 /// Adds our certificate to a directory of hashed names.
 pub fn cover_hashed(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
-    cover(directory, work, &|layer| {
+    let add = |layer: &Path| {
         copy_authority(authority_file, layer)?;
         link_authority(layer, directory, Path::new(COPY), common_name)
-    })
+    };
+    // Kernels before 5.11 have no overlay for user namespaces.
+    cover::overlay(directory, work, &add).or_else(|_| cover::links(directory, work, &add))
 }
 
 /// A copy: the sandbox of a sandbox may show this directory and not the run's.
