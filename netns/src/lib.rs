@@ -42,12 +42,12 @@ pub use {
     orig_dst::{OrigDst, orig_dst},
 };
 
-/// Overwrites the value of a variable where the kernel put it at the start of the program; a copy of a process has it, too. Errors if the process
-/// has more than one thread.
+/// Overwrites the values of variables where the kernel put them at the start of the program; a copy of a process has them, too. Errors if the
+/// process has more than one thread.
 #[cfg(target_os = "linux")]
-pub fn wipe_variable(name: &std::ffi::CStr) -> error::Result<()> {
+pub fn wipe_variables(names: impl IntoIterator<Item = std::ffi::CString>) -> error::Result<()> {
     spawn::require_one_thread().map_err(Error::from)?;
-    sys::wipe_variable(name);
+    names.into_iter().for_each(|name| sys::wipe_variable(&name));
     Ok(())
 }
 

@@ -141,10 +141,8 @@ fn forget_secrets(plan: &Plan) -> Result<(), Failure> {
         let provider = &connected.provider;
         provider.exports.iter().map(|export| export.variable.as_str()).chain(provider.env_var.as_deref())
     });
-    of_providers
-        .chain([KeySource::TEXT_VARIABLE])
-        .filter_map(|name| CString::new(name).ok())
-        .try_for_each(|name| Ok(netns::wipe_variable(&name)?))
+    let names = of_providers.chain([KeySource::TEXT_VARIABLE]).filter_map(|name| CString::new(name).ok());
+    Ok(netns::wipe_variables(names)?)
 }
 
 /// Binds the listeners on addresses of the namespace alone and hands them out.

@@ -31,8 +31,8 @@ const BROWSERS: &[(Kind, &str, &str)] = &[
     (Kind::Firefox, "/opt/firefox/distribution", "/opt/firefox"),
 ];
 
-/// Nothing that other programs change while a run lasts may be covered.
-const TOO_WIDE: &str = "/etc";
+/// Holds no programs. As a whole it may not be covered, as nothing may that other programs change while a run lasts.
+const CONFIGURATION: &str = "/etc";
 
 /// The last file by name wins where two set the same policy.
 const CHROMIUM_FILE: &str = "zz-authsome.json";
@@ -49,11 +49,14 @@ pub fn cover(work: &Path, certificate: &[u8], file: &Path) -> Result<Vec<LeftAlo
             Kind::Chromium => (CHROMIUM_FILE, Ok(chromium(directory, certificate))),
             Kind::Firefox => (FIREFOX_FILE, trust_store::firefox_policies(&directory.join(FIREFOX_FILE), file)),
         };
-        let target = directory.ancestors().find(|path| path.exists()).filter(|path| *path != Path::new(TOO_WIDE));
+        let target = directory.ancestors().find(|path| path.exists()).filter(|path| *path != Path::new(CONFIGURATION));
         match (policies, target) {
             (Ok(policies), Some(target)) => {
                 let below = directory.strip_prefix(target).unwrap_or(Path::new(""));
-                let covered = cover::cover(target, work, &|layer| add(layer, below, name, &policies));
+                let add = |layer: &Path| add(layer, below, name, &policies);
+                // The browser itself may be in a directory above.
+                let files = target == directory || target.starts_with(CONFIGURATION);
+                let covered = if files { cover::links(target, work, &add) } else { cover::overlay(target, work, &add) };
                 left_alone.extend(covered.err().map(|error| leave(error.into())));
             }
             (Err(reason), _) => left_alone.push(leave(reason.into())),

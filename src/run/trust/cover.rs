@@ -1,4 +1,4 @@
-//! A directory with all that is in it and something more, over the directory itself.
+//! Covering a directory by one that has the same names and some more.
 
 use std::{
     ffi::OsStr,
@@ -18,37 +18,26 @@ use super::{
 const ORIGINAL: &str = ".original";
 /// Our certificate in what covers a directory.
 const COPY: &str = ".authsome.pem";
-/// Up to so many names are linked, each at the cost of a system call or two. An overlay is one mount whatever their number, but the run's end then
-/// waits for the kernel to see all CPUs pass (`synchronize_rcu_expedited` of its unmounting): 0.1 ms, and several on a busy machine.
-const LINKED: usize = 32;
 
-/// Covers `directory` by one with the same names and those that `add` makes in the directory it is given, which win. `work` is a directory of the
-/// sandbox's own.
-pub fn cover(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let names = fs::read_dir(directory).map_err(|source| Error::Read { path: directory.to_owned(), source })?;
-    if names.take(LINKED + 1).count() > LINKED && overlay(directory, work, add)? {
-        return Ok(());
-    }
-    by_links(directory, work, add)
-}
-
-/// `false` where it cannot be.
-fn overlay(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Error>) -> Result<bool, Error> {
+/// By an overlay: one mount, whatever the number of names. The names that `add` makes in the directory it is given win. `work` is a directory of the
+/// sandbox's own. The end of a run waits for the kernel to see every CPU pass for each overlay (`synchronize_rcu_expedited` of its unmounting):
+/// 0.1 ms, and several on a busy machine.
+pub fn overlay(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let mounts = Mounts::read().map_err(|source| Error::Read { path: "/proc/self/mountinfo".into(), source })?;
     // An overlay does not show what is mounted below a layer.
     if mounts.iter().any(|mount| mount.point != directory && mount.point.starts_with(directory)) {
-        return Ok(false);
+        return Err(Error::HoldsMounts(directory.to_owned()));
     }
     let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
     let layer = tempfile::Builder::new().prefix("layer-").tempdir_in(work).map_err(|source| failed(work, source))?.keep();
     set_enterable(&layer)?;
     add(&layer)?;
-    // Kernels before 5.11 have none for user namespaces.
-    Ok(mount::overlay(&layer, directory).is_ok())
+    Ok(mount::overlay(&layer, directory)?)
 }
 
-/// Links are repeated, files and directories are linked to [`ORIGINAL`]. It is put together in `work` and moved into place whole.
-fn by_links(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
+/// As [`overlay`], by a system call or two for each name: links are repeated, files and directories are linked to [`ORIGINAL`]. A program started by
+/// such a link finds itself there. It is put together in `work` and moved into place whole.
+pub fn links(directory: &Path, work: &Path, add: &dyn Fn(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let stage = work.join("stage");
     let original = stage.join(ORIGINAL);
     let failed = |path: &Path, source| Error::Create { path: path.to_owned(), source };
@@ -77,10 +66,12 @@ fn link_target(entry: &fs::DirEntry, name: &OsStr) -> io::Result<PathBuf> {
 
 /// Adds our certificate to a directory of hashed names.
 pub fn cover_hashed(directory: &Path, work: &Path, authority_file: &Path, common_name: &str) -> Result<(), Error> {
-    cover(directory, work, &|layer| {
+    let add = |layer: &Path| {
         copy_authority(authority_file, layer)?;
         link_authority(layer, directory, Path::new(COPY), common_name)
-    })
+    };
+    // Kernels before 5.11 have no overlay for user namespaces.
+    overlay(directory, work, &add).or_else(|_| links(directory, work, &add))
 }
 
 /// A copy: the sandbox of a sandbox may show this directory and not the run's.
