@@ -39,6 +39,7 @@ mod cases {
     pub mod relay;
     pub mod root;
     pub mod tcp_programs;
+    pub mod transfers;
     pub mod trust;
     pub mod upstream;
     pub mod upstream_proxy;
@@ -88,6 +89,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("websocket", cases::websocket::CASES),
     ("packages", cases::packages::CASES),
     ("tcp_programs", cases::tcp_programs::CASES),
+    ("transfers", cases::transfers::CASES),
 ];
 
 fn main() -> ExitCode {
