@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use support::{Ca, NAME, Proxy, empty, tls_server};
+use support::{Ca, NAME, Proxy, empty, frames, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -302,4 +302,113 @@ async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {
     once.dedup();
     assert_eq!(seen, once, "a request was sent twice");
     assert!(answered >= seen.len(), "{answered} of {}", seen.len());
+}
+
+/// A body of 64 MiB, more than all buffers on the way.
+fn large_body() -> authsome::upstream::Body {
+    let chunk = Bytes::from(vec![0; 64 * 1024]);
+    frames((0..1024).map(move |_| chunk.clone()))
+}
+
+/// Refused in the middle of an upload by a server that then closes, at once or after it has read on for a while (RFC 9112 §9.6): the child gets
+/// the refusal, and no error in its place.
+#[tokio::test]
+async fn a_refusal_within_an_upload_arrives() {
+    let ca = Ca::new();
+    for (linger, child) in [(true, H1), (true, H2), (false, H1), (false, H2)] {
+        let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| async move {
+            read_head(&mut stream).await;
+            stream.read_exact(&mut [0; 100_000]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 5\r\n\r\nlarge").await.unwrap();
+            stream.shutdown().await.unwrap();
+            while linger && stream.read(&mut [0; 65536]).await.is_ok_and(|n| n > 0) {}
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        for _ in 0..20 {
+            let request = Request::put("/").body(large_body()).unwrap();
+            let response = proxy.client(child).await.send(addr.port(), request).await;
+            let response = response.unwrap_or_else(|error| panic!("{linger} {child:?}: {error:?}"));
+            assert_eq!(response.status(), 413, "{linger} {child:?} {:?}", response.headers());
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "large", "{linger} {child:?}");
+        }
+    }
+    // The same in HTTP/2, where the server resets the stream once it has answered (RFC 9113 §8.1).
+    let addr = raw_h2(&ca, |mut connection| async move {
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut upload = request.into_body();
+                upload.data().await.unwrap().unwrap();
+                let mut body = respond.send_response(Response::builder().status(413).body(()).unwrap(), false).unwrap();
+                // h2 sends the reset after that, once nobody reads the request.
+                body.send_data(Bytes::from_static(b"large"), true).unwrap();
+            });
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for _ in 0..20 {
+        let response = proxy.client(H2).await.send(addr.port(), Request::put("/").body(large_body()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "large");
+    }
+}
+
+/// A child that sends all it has before it reads, as simple clients do, still finds the refusal.
+#[tokio::test]
+async fn a_refusal_waits_for_a_child_that_reads_last() {
+    let ca = Ca::new();
+    let addr = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 401 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut stream = proxy.tls(NAME, H1).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: {NAME}:{}\r\nContent-Length: 16777216\r\n\r\n", addr.port());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..256 {
+        stream.write_all(&[0; 65536]).await.unwrap();
+    }
+    assert!(read_head(&mut stream).await.unwrap().starts_with("HTTP/1.1 401 No\r\n"));
+}
+
+/// The server closes a connection in the very moment that a second request is on its way. One that changes nothing is sent again, on another
+/// connection (RFC 9110 §9.2.2); any other fails as it would without us.
+#[tokio::test]
+async fn only_what_is_idempotent_is_sent_again() {
+    let ca = Ca::new();
+    for reset in [false, true] {
+        let (saw, mut heads) = mpsc::unbounded_channel();
+        let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+            let saw = saw.clone();
+            async move {
+                for turn in 0..2 {
+                    let Some(head) = read_head(&mut stream).await else { return };
+                    saw.send(head.split(' ').next().unwrap().to_owned()).unwrap();
+                    if turn == 0 {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                    } else if reset {
+                        stream.get_ref().0.set_zero_linger().unwrap();
+                    }
+                }
+            }
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        for (method, answered) in [("GET", true), ("HEAD", true), ("DELETE", true), ("POST", false), ("PATCH", false)] {
+            let request = |method: &str| Request::builder().method(method).uri("/").body(empty()).unwrap();
+            let mut client = proxy.client(H1).await;
+            client.send(addr.port(), request("OPTIONS")).await.unwrap().into_body().collect().await.unwrap();
+            let second = client.send(addr.port(), request(method)).await;
+            assert_eq!(second.is_ok_and(|response| response.status() == 200), answered, "{method} {reset}");
+            let mut seen = Vec::new();
+            while let Ok(head) = heads.try_recv() {
+                seen.push(head);
+            }
+            let times = seen.iter().filter(|seen| *seen == method).count();
+            assert_eq!(times, 1 + usize::from(answered), "{reset}: {seen:?}");
+        }
+    }
 }

@@ -39,6 +39,7 @@ mod cases {
     pub mod relay;
     pub mod root;
     pub mod tcp_programs;
+    pub mod transfers;
     pub mod trust;
     pub mod tunnel;
     pub mod upstream;
@@ -90,6 +91,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("websocket", cases::websocket::CASES),
     ("packages", cases::packages::CASES),
     ("tcp_programs", cases::tcp_programs::CASES),
+    ("transfers", cases::transfers::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, BoxError, Protocol, adapt, outbound::Outbound, pool::Entry};
+use super::{Body, BoxError, Protocol, adapt, last_words::LastWords, outbound::Outbound, pool::Entry};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -114,7 +114,7 @@ struct Sending {
 
 /// Starts HTTP on a TLS connection.
 pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Result<Opened> {
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(LastWords::new(stream));
     match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
@@ -259,6 +259,11 @@ pub fn is_unprocessed(error: &hyper::Error) -> bool {
         let reason = error.reason();
         error.is_remote() && (reason == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)))
     })
+}
+
+/// Whether the connection ended in place of a response, by the server's doing and not by an answer that is no HTTP.
+pub fn is_broken_off(error: &hyper::Error) -> bool {
+    !(error.is_parse() || error.is_user())
 }
 
 impl From<TrySendError<Request<Body>>> for Failure {

@@ -1,6 +1,6 @@
 //! What can go wrong on the way up, and what the user can do about it.
 
-use super::{roots::RootsError, tls::BadCertificate};
+use super::{connection, roots::RootsError, tls::BadCertificate};
 use crate::host::{Host, Target};
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -66,7 +66,7 @@ impl UpstreamError {
 
     /// Whether a verified connection ended before the response, by the server's doing and not by an answer that is no HTTP.
     pub fn broke_off(&self) -> bool {
-        matches!(self, Self::Http { source, .. } if !source.is_parse())
+        matches!(self, Self::Http { source, .. } if connection::is_broken_off(source))
     }
 
     /// What the user can do about it, one sentence; empty when there is nothing to do here.

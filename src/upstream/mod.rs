@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod error;
 mod forbidden;
+mod last_words;
 mod no_proxy;
 mod outbound;
 mod pool;
@@ -178,7 +179,8 @@ impl Upstream {
 
     /// Sends one request over a pooled or new verified connection and gives back the response head with its streaming body.
     /// HTTP/2 requests share HTTP/2 connections where the destination speaks it; HTTP/1.1 requests stay HTTP/1.1, so upgrades work: the
-    /// response then carries hyper's `OnUpgrade`. A request that the server may have processed is never sent twice.
+    /// response then carries hyper's `OnUpgrade`. A request that the server may have processed is sent twice only if that makes no difference
+    /// (RFC 9110 §9.2.2) and the connection was an idle one, which the server may have closed in that moment.
     pub async fn send(&self, destination: &Destination, request: Authorized<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
         self.exchange(destination, request.into_request()).await
     }
@@ -191,12 +193,13 @@ impl Upstream {
             return Box::pin(self.send_fresh(destination, request, h2, &entry)).await;
         };
         let (head, body) = request.into_parts();
-        let again = (h2 && body.is_end_stream()).then(|| head.clone());
+        let idempotent = head.method.is_idempotent() && matches!(pooled, Connection::Http1(_));
+        let again = (body.is_end_stream() && (h2 || idempotent)).then(|| head.clone());
         match pooled.send(Request::from_parts(head, body), target, &entry).await {
             Ok(response) => Ok(response),
             Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, &entry)).await,
             Err(Failure::Sent(error)) => match again {
-                Some(head) if connection::is_unprocessed(&error) => {
+                Some(head) if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error)) => {
                     let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
                     Box::pin(self.send_fresh(destination, request, h2, &entry)).await
                 }

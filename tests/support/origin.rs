@@ -6,6 +6,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    fs,
     io::{BufRead, BufReader, pipe},
     os::unix::process::CommandExt,
     path::Path,
@@ -54,6 +55,20 @@ impl Origin {
         let mut program = world.command(&["/usr/bin/python3", "-u"]);
         program.arg(script).arg(world.path("programs.pem")).arg(world.path("programs.key")).args(arguments);
         Self::start(world, &mut program, "ready")
+    }
+
+    /// nginx for `programs.acme.test` with what `server` says of it, over HTTP/1.1 and HTTP/2.
+    pub fn nginx(world: &World, server: &str) -> Self {
+        let path = |name: &str| world.path(name).display().to_string();
+        let (pid, certificate, key, file) = (path("nginx.pid"), path("programs.pem"), path("programs.key"), path("nginx.conf"));
+        let listen = "listen 203.0.113.14:443 ssl http2; listen [2001:db8:113::14]:443 ssl http2";
+        let tls = format!("{listen}; ssl_certificate {certificate}; ssl_certificate_key {key}");
+        let text = format!(
+            "daemon off; user root; worker_processes 1; pid {pid}; error_log stderr notice; events {{}}
+             http {{ access_log off; server {{ {tls}; server_name programs.acme.test; {server} }} }}"
+        );
+        fs::write(&file, text).unwrap();
+        Self::start(world, &mut world.command(&["nginx", "-e", "stderr", "-c", &file]), "start worker process")
     }
 
     /// What it has said since it was asked last, up to a line that contains `last`, for which this waits.

@@ -27,7 +27,8 @@ const NEIGHBOUR_ID: u32 = 4250;
 pub const PLACEHOLDER: &str = "authsome-proxy-managed";
 pub const OPENAI_KEY: &str = "sk-0123456789abcdefghijKEY";
 pub const ACME_KEY: &str = "acme-0123456789abcdefghijKEY";
-/// Seconds after which a client counts as hung. Nothing waits for it to pass unless the test fails.
+/// Seconds after which a client counts as hung, unless AUTHSOME_TEST_PATIENCE says another number. Nothing waits for it to pass unless the test
+/// fails.
 const PATIENCE: &str = "60";
 
 /// A provider on the reserved names, whose upstream certificates are bad on purpose for some.
@@ -115,7 +116,7 @@ impl World {
     /// The same client as the same user without the command: the negative control.
     pub fn outside(&self, client: &[&str]) -> Output {
         let root = self.path("root.pem");
-        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        let mut command = self.patiently();
         for name in [
             "SSL_CERT_FILE",
             "CURL_CA_BUNDLE",
@@ -176,7 +177,7 @@ impl World {
     }
 
     fn environment_run(&self, options: &[&str], client: &[&str]) -> Command {
-        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        let mut command = self.patiently();
         command.arg(self.path("authsome")).args(["run", "--upstream-ca"]).arg(self.path("root.pem"));
         // Also the client's own: what is not opened is verified by it.
         command.env("SSL_CERT_FILE", self.path("root.pem")).env("CURL_CA_BUNDLE", self.path("root.pem"));
@@ -186,7 +187,7 @@ impl World {
 
     /// `authsome run --transparent … -- client`, not yet started.
     pub fn authsome(&self, options: &[&str], client: &[&str]) -> Command {
-        let mut command = self.command(&["timeout", "--foreground", "-k", "5", PATIENCE]);
+        let mut command = self.patiently();
         command.arg(self.path("authsome")).args(["run", "--transparent", "--upstream-ca"]).arg(self.path("root.pem"));
         command.args(options).arg("--").args(client);
         self.start_as_mode(command)
@@ -236,6 +237,13 @@ impl World {
     pub fn log_in(&self) {
         self.logged_in
             .get_or_init(|| [("openai", OPENAI_KEY), ("acme", ACME_KEY)].iter().for_each(|(provider, key)| self.login(provider, key)));
+    }
+
+    /// A command that ends the one it starts when that hangs.
+    fn patiently(&self) -> Command {
+        let mut command = self.command(&["timeout", "--foreground", "-k", "5"]);
+        command.arg(std::env::var_os("AUTHSOME_TEST_PATIENCE").unwrap_or(PATIENCE.into()));
+        command
     }
 
     pub fn command(&self, program: &[&str]) -> Command {

@@ -8,19 +8,26 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
+
+/// After our last octet, how long a child that goes on sending may be silent before its connection is closed; nginx's lingering_timeout.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Closed without a TLS close_notify when dropped, and with RST instead of FIN once told so.
 pub struct Downstream {
     stream: TlsStream<TcpStream>,
     reset: Reset,
+    /// Once all has been sent.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// Tells a [`Downstream`], which hyper owns, how to end.
@@ -29,7 +36,24 @@ pub struct Reset(Arc<AtomicBool>);
 
 impl Downstream {
     pub fn new(stream: TlsStream<TcpStream>, reset: Reset) -> Self {
-        Self { stream, reset }
+        Self { stream, reset, linger: None }
+    }
+}
+
+impl Downstream {
+    /// Reads and forgets until the child closes as well: a connection that is closed with octets unread is reset, and the child might lose our last
+    /// answer over it (RFC 9112 §9.6).
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
+        let mut chunk = [0; 4096];
+        loop {
+            let mut unread = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut self.stream).poll_read(context, &mut unread) {
+                Poll::Ready(Ok(())) if !unread.filled().is_empty() => linger.as_mut().reset(Instant::now() + LINGER),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return linger.as_mut().poll(context),
+            }
+        }
     }
 }
 
@@ -79,6 +103,10 @@ impl AsyncWrite for Downstream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        self.poll_leave(context).map(Ok)
     }
 }
