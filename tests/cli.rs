@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[path = "cli/killed.rs"]
+mod killed;
 #[path = "support/cli.rs"]
 mod support;
 
@@ -282,36 +284,6 @@ fn a_change_waits_for_the_lock() {
     drop(lock);
     home.told(child.wait_with_output().unwrap()).is(0, "", "");
     assert!(home.path("vault/acme/work.age").exists());
-}
-
-#[test]
-fn a_kill_at_any_moment_leaves_the_old_or_the_new() {
-    let home = Home::new();
-    home.feed("ak-0", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
-    let mut stored = "export ACME_API_KEY='ak-0'\n".to_owned();
-    for i in 1..=40_u64 {
-        let mut child = home.spawn(&format!("ak-{i}"), &["login", "acme", "--stdin", "-q", "--force"]);
-        // A little later each time, so that the kill falls on every step of it.
-        std::thread::sleep(std::time::Duration::from_micros(200 * i));
-        child.kill().unwrap();
-        let finished = child.wait().unwrap().success();
-        let found = home.run(&["export", "acme"]);
-        let new = format!("export ACME_API_KEY='ak-{i}'\n");
-        assert!(found.code == Some(0) && (found.stdout == new || found.stdout == stored && !finished), "{found:?}");
-        stored = found.stdout;
-    }
-}
-
-#[test]
-fn what_a_killed_process_left_is_removed_by_the_next_change() {
-    let home = Home::new();
-    home.feed("ak-1", &["login", "acme", "--stdin", "-q"]).is(0, "", "");
-    for name in ["vault/.new-key", "vault/acme/.new-record"] {
-        fs::write(home.path(name), "half").unwrap();
-    }
-    home.run(&["list", "-q"]);
-    home.feed("ak-2", &["login", "acme", "--stdin", "-q", "--force"]).is(0, "", "");
-    assert!(!home.path("vault/.new-key").exists() && !home.path("vault/acme/.new-record").exists());
 }
 
 #[test]

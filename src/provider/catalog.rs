@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,12 @@ include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
 /// A definition is a few kilobytes.
 const MAX_FILE: u64 = 1 << 20;
+
+/// Serializes those who write.
+const LOCK: &str = ".lock";
+
+/// Prefix of files under way.
+const TEMPORARY: &str = ".new-";
 
 /// Bundled definitions (compiled in) and the user's own, which override by name. Nothing is parsed before it is asked for.
 pub struct Catalog {
@@ -65,20 +71,16 @@ impl Catalog {
         let provider = Provider::parse(text, Source::File(file.to_owned()), None)?;
         let path = self.path(&provider.name);
         let write = |error: io::Error| ProviderError::Write { path: path.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(write)?;
+        let _lock = self.lock().map_err(write)?;
         if !force && (path.exists() || self.is_bundled(&provider.name)) {
             return Err(ProviderError::Exists(provider.name));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(write)?;
         // Made with mode 0600, in the same directory, so that the rename is atomic.
-        let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.directory).map_err(write)?;
+        let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.directory).map_err(write)?;
         temporary.write_all(text.as_bytes()).and_then(|()| temporary.as_file().sync_all()).map_err(write)?;
-        let kept = if force { temporary.persist(&path) } else { temporary.persist_noclobber(&path) };
-        kept.map_err(|error| match error.error.kind() {
-            // Another process was first.
-            io::ErrorKind::AlreadyExists => ProviderError::Exists(provider.name.clone()),
-            _ => write(error.error),
-        })?;
-        fs::File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(write)?;
+        temporary.persist(&path).map_err(|error| write(error.error))?;
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(write)?;
         Ok(provider.name)
     }
 
@@ -90,6 +92,19 @@ impl Catalog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(ProviderError::Write { path, error }),
         }
+    }
+
+    /// Held until the file is dropped (flock(2)). Whoever has it finds nothing that a killed process left half written.
+    fn lock(&self) -> io::Result<File> {
+        let mut options = File::options();
+        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(self.directory.join(LOCK))?;
+        lock.lock()?;
+        for entry in fs::read_dir(&self.directory)?.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(lock)
     }
 
     fn path(&self, name: &ProviderName) -> PathBuf {
@@ -155,7 +170,9 @@ mod tests {
         });
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
         assert!(results.iter().flat_map(|result| result.as_ref().err()).all(|error| matches!(error, ProviderError::Exists(_))));
-        assert_eq!(fs::read_dir(home.path().join("providers")).unwrap().count(), 1, "no temporary file is left");
+        let mut left: Vec<_> = fs::read_dir(home.path().join("providers")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".lock", "acme.json"]);
     }
 
     #[test]

@@ -363,21 +363,18 @@ async fn terminate(hello: Hello, name: Name, client: TcpStream, destination: Des
         Err(error) => error,
     };
     let host = destination.target.host.clone();
-    let blame = match &error {
-        tls::TerminateError::Leaf(_) => Blame::Internal,
-        tls::TerminateError::Gone | tls::TerminateError::TooSlow => Blame::Downstream,
+    // Begun before anything is waited for, so that the run's end waits, too.
+    let mut guard = context.audit.begin("tls", destination.target, destination.addr.map(|addr| addr.ip()));
+    guard.verdict(Verdict::Failed, error.to_string());
+    let blame = if matches!(error, tls::TerminateError::Leaf(_)) { Blame::Internal } else { Blame::Downstream };
+    guard.blame(blame, error.to_string());
+    match error {
         tls::TerminateError::Rejected => {
             let context = context.clone();
             // It looks at every process, once per host.
-            drop(tokio::task::spawn_blocking(move || context.notices.rejected(&host, remedy::of_running)));
-            Blame::Downstream
+            drop(tokio::task::spawn_blocking(move || context.notices.rejected(&host, remedy::of_running)).await);
         }
-        tls::TerminateError::Handshake(_) => {
-            context.notices.handshake(&host, &error.to_string());
-            Blame::Downstream
-        }
-    };
-    let mut guard = context.audit.begin("tls", destination.target, destination.addr.map(|addr| addr.ip()));
-    guard.verdict(Verdict::Failed, error.to_string());
-    guard.blame(blame, error.to_string());
+        tls::TerminateError::Handshake(_) => context.notices.handshake(&host, &error.to_string()),
+        tls::TerminateError::Leaf(_) | tls::TerminateError::Gone | tls::TerminateError::TooSlow => {}
+    }
 }

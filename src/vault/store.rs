@@ -112,14 +112,22 @@ impl Vault {
         let failed = |reason| VaultError::Seal { path: path.clone(), reason };
         let json = record.to_json().map_err(|error| failed(error.to_string()))?;
         let sealed = seal::seal(&self.key_or_new()?.to_public(), &json).map_err(failed)?;
-        let dir = self.dir.join(record.provider.as_str());
-        file::create_dir(&dir)?;
-        file::sweep(&dir)?;
-        file::replace(&path, &sealed)?;
-        if others.is_empty() && record.connection.as_str() != ConnectionName::DEFAULT {
-            file::replace(&dir.join(DEFAULT), format!("{}\n", record.connection).as_bytes())?;
+        file::create_dir(&self.dir.join(record.provider.as_str()))?;
+        // The only one is the default, and stays it beside a second one, also where a kill came before it was marked.
+        if let [only] = others.as_slice() {
+            self.mark_first(&record.provider, only)?;
         }
-        Ok(())
+        file::replace(&path, &sealed)?;
+        if others.is_empty() { self.mark_first(&record.provider, &record.connection) } else { Ok(()) }
+    }
+
+    /// Marks the first connection as the default, if that needs a mark.
+    fn mark_first(&self, provider: &ProviderName, connection: &ConnectionName) -> Result<(), VaultError> {
+        let marker = self.dir.join(provider.as_str()).join(DEFAULT);
+        if connection.as_str() == ConnectionName::DEFAULT || file::read(&marker)?.is_some() {
+            return Ok(());
+        }
+        file::replace(&marker, format!("{connection}\n").as_bytes())
     }
 
     /// Removes a connection; false if there was none. Needs no key.
@@ -129,7 +137,6 @@ impl Vault {
         }
         let _lock = self.lock()?;
         let dir = self.dir.join(provider.as_str());
-        file::sweep(&dir)?;
         let marker = dir.join(DEFAULT);
         // The marker first: a crash in between must not leave one that names nothing.
         if file::read(&marker)?.is_some_and(|name| name.trim_ascii() == connection.as_str().as_bytes()) {
@@ -165,10 +172,12 @@ impl Vault {
         self.dir.join(provider.as_str()).join(format!("{connection}.{SUFFIX}"))
     }
 
+    /// Whoever has it finds nothing that a killed process left half written.
     fn lock(&self) -> Result<File, VaultError> {
         file::create_dir(&self.dir)?;
         let lock = file::lock(&self.dir.join(LOCK))?;
         file::sweep(&self.dir)?;
+        entries(&self.dir)?.iter().filter(|path| path.is_dir()).try_for_each(|dir| file::sweep(dir))?;
         Ok(lock)
     }
 

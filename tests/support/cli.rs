@@ -97,7 +97,7 @@ impl Home {
 }
 
 /// Everything a command told; `HOME` stands for its home.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     /// `None`: ended by a signal.
     pub code: Option<i32>,
