@@ -9,7 +9,7 @@ mod support;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use support::{Ca, NAME, Proxy, empty, frames, tls_server};
+use support::{Ca, NAME, Proxy, empty, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -306,8 +306,7 @@ async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {
 
 /// A body of 64 MiB, more than all buffers on the way.
 fn large_body() -> authsome::upstream::Body {
-    let chunk = Bytes::from(vec![0; 64 * 1024]);
-    frames((0..1024).map(move |_| chunk.clone()))
+    Full::new(Bytes::from(vec![0; 64 * 1024 * 1024])).map_err(|never| match never {}).boxed()
 }
 
 /// Refused in the middle of an upload by a server that then closes, at once or after it has read on for a while (RFC 9112 §9.6): the child gets

@@ -199,11 +199,6 @@ fn polled(
     Polled(poll).boxed()
 }
 
-/// A body of these.
-pub fn frames(mut chunks: impl Iterator<Item = Bytes> + Send + Sync + Unpin + 'static) -> Body {
-    polled(move |_| std::task::Poll::Ready(chunks.next().map(|data| Ok(Frame::data(data)))))
-}
-
 /// A body fed by hand.
 pub fn channel() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
