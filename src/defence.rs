@@ -55,5 +55,18 @@ impl Defence {
     }
 }
 
+/// Panics, in a build with the feature `test-switches` alone, where the text of AUTHSOME_TEST_PANIC is among `bytes`: what a bug would do to the
+/// task that meets it.
+#[cfg(not(feature = "test-switches"))]
+pub const fn crash_on(_: &[u8]) {}
+
+#[cfg(feature = "test-switches")]
+pub fn crash_on(bytes: &[u8]) {
+    let text = std::env::var("AUTHSOME_TEST_PANIC").unwrap_or_default();
+    if !text.is_empty() && bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+        panic!("as the test wants it");
+    }
+}
+
 #[cfg(all(feature = "test-switches", not(debug_assertions)))]
 compile_error!("the feature test-switches takes defences out: it is for tests of a development build alone");

@@ -100,6 +100,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.blame(Blame::Internal, "panicked");
+        }
         if let Some(mut record) = self.record.take() {
             record.ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.log.write(&record);

@@ -15,6 +15,7 @@ use tokio::{
 use super::splice::Pipe;
 use crate::{
     audit::{Blame, Guard},
+    defence::crash_on,
     upstream::{Outbound, Tunnel},
 };
 
@@ -23,26 +24,47 @@ const COPY_SIZE: usize = 16 * 1024;
 
 /// Relays until both directions have ended. `seen` was read from the client already and goes first.
 /// An error on either side resets both; `guard` gets the counts and the blame.
-pub async fn relay(mut client: TcpStream, server: Outbound, seen: &[u8], guard: Guard) {
+pub async fn relay(client: TcpStream, server: Outbound, seen: &[u8], guard: Guard) {
     let mut tally = Tally { guard, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
+    let mut client = End(client);
     let done = match server {
         Outbound::Socket(server) => {
-            let done = sockets(&client, &server, seen, &tally).await;
+            let server = End(server);
+            let done = sockets(&client.0, &server.0, seen, &tally).await;
             if done.is_err() {
-                reset(server);
+                server.reset();
             }
             done
         }
-        Outbound::Tunnel(server) => tunnel(&mut client, server, seen, &tally).await,
+        Outbound::Tunnel(server) => tunnel(&mut client.0, server, seen, &tally).await,
     };
     if let Err((blame, error)) = done {
         tally.guard.blame(blame, error.to_string());
-        reset(client);
+        client.reset();
+    }
+}
+
+/// One end of a relay. A panic is no clean end to its peer.
+struct End(TcpStream);
+
+impl End {
+    /// See [`reset`].
+    fn reset(&self) {
+        drop(self.0.set_zero_linger());
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.reset();
+        }
     }
 }
 
 async fn sockets(client: &TcpStream, server: &TcpStream, seen: &[u8], tally: &Tally) -> Result<(), (Blame, io::Error)> {
     let up = async {
+        crash_on(seen);
         write_all(server, seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
         pump(client, server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
     };

@@ -10,12 +10,13 @@ use crate::host::{Host, Target};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
     net::TcpStream,
+    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -24,6 +25,10 @@ use tokio::{
 const STAGGER: Duration = Duration::from_millis(250);
 /// A peer that vanished is noticed after about this long without a byte: well below the 350 s after which common NATs forget a connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Lookups at once, half of the threads that the runtime has for what blocks: where no resolver answers, each holds its own for
+/// 10 s and longer (resolv.conf(5)), and others need one, too.
+static LOOKUPS: Semaphore = Semaphore::const_new(256);
 
 /// Opens TCP connections, through proxies where there are any, and refuses forbidden addresses.
 pub struct Dialer {
@@ -109,7 +114,7 @@ impl Dialer {
         // What is loopback to a proxy on this host is this host's; elsewhere a name is the proxy's own business.
         if let Host::Name(name) = &target.host
             && self.rule.check(peer).is_err()
-            && let Ok(found) = tokio::net::lookup_host((name.as_str(), target.port)).await
+            && let Ok(found) = look_up(name.as_str(), target.port).await
         {
             found.into_iter().try_for_each(|addr| self.rule.check(addr))?;
         }
@@ -123,8 +128,8 @@ impl Dialer {
         let addrs = match host {
             Host::Ip(ip) => vec![(*ip, *port).into()],
             Host::Name(name) => {
-                let found = tokio::net::lookup_host((name.as_str(), *port)).await;
-                alternate(found.map_err(|source| unusable(UpstreamError::Lookup { host: host.clone(), source }))?.collect())
+                let found = look_up(name.as_str(), *port).await;
+                alternate(found.map_err(|source| unusable(UpstreamError::Lookup { host: host.clone(), source }))?)
             }
         };
         let socket = race(addrs).await.map_err(|(addr, source)| unusable(UpstreamError::Connect { addr, source }))?;
@@ -155,9 +160,8 @@ impl Dialer {
 
     async fn dial_name(&self, host: &Host, name: &str, port: u16) -> Result<TcpStream, UpstreamError> {
         let attempt = async {
-            let found =
-                tokio::net::lookup_host((name, port)).await.map_err(|source| UpstreamError::Lookup { host: host.clone(), source })?;
-            let addrs = self.permitted(found.collect(), host)?;
+            let found = look_up(name, port).await.map_err(|source| UpstreamError::Lookup { host: host.clone(), source })?;
+            let addrs = self.permitted(found, host)?;
             race(addrs).await.map_err(|(addr, source)| UpstreamError::Connect { addr, source })
         };
         timeout(self.timeout, attempt).await.unwrap_or_else(|_| Err(self.timed_out(Target { host: host.clone(), port }.to_string())))
@@ -183,6 +187,17 @@ impl Dialer {
     fn timed_out(&self, peer: String) -> UpstreamError {
         UpstreamError::Timeout { peer, stage: "connection", after: self.timeout }
     }
+}
+
+/// As tokio's own, but for the limit. A lookup that nobody waits for any more still counts until its thread is free.
+async fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let name = name.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    looking.await.map_err(io::Error::other)?
 }
 
 /// RFC 6761 §6.3.

@@ -87,6 +87,9 @@ impl UpstreamError {
             }
             Self::Roots(error) => error.hint(),
             Self::Lookup { host, .. } => format!("check that this machine itself can look up {host}"),
+            Self::Connect { addr, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                format!("no port of this machine is free for one more connection to {addr}: wait until others have ended")
+            }
             Self::Connect { .. } | Self::Timeout { .. } => "check that this machine itself can reach it".to_owned(),
             Self::Proxy { source, .. } if matches!(**source, Self::Certificate { .. } | Self::Roots(_)) => source.hint(),
             Self::Proxy { .. } | Self::ProxyHttp { .. } | Self::ProxySocks { .. } => {

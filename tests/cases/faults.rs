@@ -22,6 +22,12 @@ pub const CASES: &[Case] = &[
     ("full_disk_stops_a_run_whose_trail_is_required", full_disk_stops_a_run_whose_trail_is_required),
     ("full_disk_leaves_the_old_credential", full_disk_leaves_the_old_credential),
     ("two_thousand_idle_connections_cost_little", two_thousand_idle_connections_cost_little),
+    ("two_thousand_idle_opened_connections_cost_little", two_thousand_idle_opened_connections_cost_little),
+    ("without_ports_the_next_request_is_told", without_ports_the_next_request_is_told),
+    ("silent_resolvers_hold_their_own_questions", silent_resolvers_hold_their_own_questions),
+    ("silent_resolvers_hold_their_own_tunnels", silent_resolvers_hold_their_own_tunnels),
+    #[cfg(feature = "test-switches")]
+    ("a_panic_ends_its_own_connection", a_panic_ends_its_own_connection),
 ];
 
 fn broken_input_ends_its_own_connection_alone(world: &World) {
@@ -166,4 +172,82 @@ fn two_thousand_idle_connections_cost_little(world: &World) {
     let output = child.wait_with_output().unwrap();
     succeeded(&output);
     assert!(each <= KIB_PER_IDLE, "{each} KiB for each idle connection");
+}
+
+/// KiB of the supervisor's own memory (proportional set size) for an opened connection that waits for its next request: TLS and HTTP on the
+/// client's side, and its task. A development build takes 49; what a release takes, docs/performance.md tells.
+const KIB_PER_IDLE_OPENED: u64 = 56;
+
+fn two_thousand_idle_opened_connections_cost_little(world: &World) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let mut command = world.command(&[world.path("authsome").to_str().unwrap(), "run", "--transparent", "--upstream-ca"]);
+    command.arg(world.path("root.pem")).args(["--", "python3", "load.py", "idle", &IDLE.to_string(), &BUSY.to_string()]);
+    let mut child = world.start_as_mode(command).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    expect_line(&mut stdout, "one");
+    let before = super::load::Holds::of(child.id()).kib;
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    expect_line(&mut stdout, "idle");
+    let all = super::load::Holds::of(child.id()).kib.saturating_sub(before);
+    // Another run of the same user is served meanwhile.
+    succeeded(&world.inside(&["curl", "-fsS", "https://api.openai.com/"]));
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    expect_line(&mut stdout, "busy");
+    expect_line(&mut stdout, "served");
+    succeeded(&child.wait_with_output().unwrap());
+    assert!(all <= KIB_PER_IDLE_OPENED * IDLE, "{all} KiB for {IDLE} idle connections");
+}
+
+/// Each connection to a server needs a port that no other connection to it has (ip(7), ip_local_port_range).
+fn without_ports_the_next_request_is_told(world: &World) {
+    const PORTS: usize = 12;
+    let range = format!("net.ipv4.ip_local_port_range=50000 {}", 50000 + PORTS - 1);
+    // A port that a connection has left serves again after 1 s in place of 60 (TIME-WAIT).
+    succeeded(&world.command(&["sysctl", "-w", &range, "net.ipv4.tcp_tw_reuse=1"]).output().unwrap());
+    let said = succeeded(&world.inside(&["python3", "load.py", "ports", "30"]));
+    let served: usize = said.lines().next().unwrap().parse().unwrap();
+    assert!((1..=PORTS).contains(&served), "{said}");
+    for told in ["x-authsome-error: upstream-connect", "Cannot assign requested address", "no port of this machine is free"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    assert!(said.ends_with("served\n"), "{said}");
+}
+
+fn silent_resolvers_hold_their_own_questions(world: &World) {
+    fs::write(world.path("resolv.conf"), "nameserver 203.0.113.53\noptions timeout:1 attempts:3\n").unwrap();
+    // SERVFAIL (RFC 1035 §4.1.1).
+    assert_eq!(succeeded(&world.inside(&["python3", "load.py", "silence"])), "code 2\n");
+}
+
+/// More names than the runtime has threads. Where no lookup is needed, one is not waited for.
+fn silent_resolvers_hold_their_own_tunnels(world: &World) {
+    fs::write(world.path("resolv.conf"), "nameserver 203.0.113.53\noptions timeout:30 attempts:5\n").unwrap();
+    let good = "curl -fsS https://api.openai.com/ >/dev/null && echo served";
+    let script = format!(
+        "{good}; mkfifo end held; python3 load.py silent_tunnels 600 <end >held & exec 3>end; read line <held; echo $line; \
+         {good}; {good}; {good}; kill $!"
+    );
+    let output = finish(&mut world.by_environment(&[], &["sh", "-c", &script]));
+    assert_eq!(succeeded(&output), "served\nheld\nserved\nserved\nserved\n", "{}", show(&output));
+}
+
+/// Those before and after are served, each client sees that its own was cut, and the trail tells of both.
+#[cfg(feature = "test-switches")]
+fn a_panic_ends_its_own_connection(world: &World) {
+    let script = "exec 3<>/dev/tcp/203.0.113.12/8443; echo held >&3; read -u 3 line; \
+        curl -sS --http1.1 https://api.openai.com/panic; echo $?; curl -sS --http2 https://api.openai.com/panic; echo $?; \
+        curl -sS http://other.test/panic; echo $?; \
+        echo still >&3; read -u 3 line; echo $line; curl -fsS https://api.openai.com/ >/dev/null && echo served";
+    let mut command = world.authsome(&[], &["bash", "-c", script]);
+    let output = finish(command.env("AUTHSOME_TEST_PANIC", "/panic"));
+    // CURLE_RECV_ERROR, and CURLE_HTTP2_STREAM or CURLE_HTTP2.
+    let said = succeeded(&output);
+    assert!(["56\n92\n56\nstill\nserved\n", "56\n16\n56\nstill\nserved\n"].contains(&said.as_str()), "{}", show(&output));
+    assert_eq!(world.internet.take_requests().iter().filter(|request| request.path == "/panic").count(), 0);
+    let trail = fs::read_to_string(world.home().join(".authsome/log/audit.jsonl")).unwrap();
+    let records = trail.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let panicked: Vec<_> = records.filter(|record| record["error"] == "panicked" && record["blame"] == "internal").collect();
+    let protocols: Vec<_> = panicked.iter().map(|record| record["protocol"].as_str().unwrap()).collect();
+    assert_eq!(protocols, ["http/1.1", "h2", "http"], "{trail}");
 }

@@ -14,20 +14,24 @@ use std::{
 };
 
 pub const CASES: &[Case] = &[
-    ("hostile_http1_holds_its_own_connection", |world| holds_its_own_connection(world, "http1")),
-    ("hostile_http2_holds_its_own_connection", |world| holds_its_own_connection(world, "http2")),
-    ("hostile_tls_holds_its_own_connection", |world| holds_its_own_connection(world, "tls")),
-    ("hostile_dns_holds_its_own_connection", |world| holds_its_own_connection(world, "dns")),
+    ("hostile_http1_holds_its_own_connection", |world| holds_its_own_connection(world, TRANSPARENT, "http1")),
+    ("hostile_http2_holds_its_own_connection", |world| holds_its_own_connection(world, TRANSPARENT, "http2")),
+    ("hostile_tls_holds_its_own_connection", |world| holds_its_own_connection(world, TRANSPARENT, "tls")),
+    ("hostile_dns_holds_its_own_connection", |world| holds_its_own_connection(world, TRANSPARENT, "dns")),
+    ("hostile_to_the_proxy_holds_its_own_connection", |world| holds_its_own_connection(world, &[], "explicit")),
+    ("hostile_in_a_tunnel_holds_its_own_connection", |world| holds_its_own_connection(world, &[], "tunnel")),
 ];
 
 /// KiB that the supervisor may grow by while one hostile connection is open, at its peak. The largest are the windows of an HTTP/2 connection
 /// (2 MiB in, 64 KiB out for each of 256 streams) and the heads of its requests (64 KiB each).
 const KIB_MOST: u64 = 16 * 1024;
 
-fn holds_its_own_connection(world: &World, kind: &str) {
+const TRANSPARENT: &[&str] = &["--transparent"];
+
+fn holds_its_own_connection(world: &World, mode: &[&str], kind: &str) {
     let authsome = world.path("authsome");
-    let mut command = world.command(&[authsome.to_str().unwrap(), "run", "--transparent", "--upstream-ca"]);
-    command.arg(world.path("root.pem")).args(["--", "python3", "hostile.py", "api.openai.com", kind]);
+    let mut command = world.command(&[authsome.to_str().unwrap(), "run"]);
+    command.args(mode).arg("--upstream-ca").arg(world.path("root.pem")).args(["--", "python3", "hostile.py", "api.openai.com", kind]);
     let mut child = world.start_as_mode(command).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     expect_line(&mut stdout, "ready");

@@ -58,14 +58,14 @@ fn without_descriptors_the_next_connection_waits(world: &World) {
 
 /// What a process holds: KiB that are its own (proportional set size), descriptors, threads.
 #[derive(Debug, Clone, Copy)]
-struct Holds {
-    kib: u64,
+pub struct Holds {
+    pub kib: u64,
     descriptors: usize,
     threads: usize,
 }
 
 impl Holds {
-    fn of(pid: u32) -> Self {
+    pub fn of(pid: u32) -> Self {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
         let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();

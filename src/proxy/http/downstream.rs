@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 /// After our last octet, how long a child that goes on sending may be silent before its connection is closed; nginx's lingering_timeout.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Closed without a TLS close_notify when dropped, and with RST instead of FIN once told so.
+/// Closed without a TLS close_notify when dropped, and with RST instead of FIN once told so, or by a panic.
 pub struct Downstream {
     stream: TlsStream<TcpStream>,
     reset: Reset,
@@ -72,7 +72,7 @@ impl Reset {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        if self.reset.0.load(Relaxed) {
+        if self.reset.0.load(Relaxed) || std::thread::panicking() {
             // A socket that refuses the option is dead already.
             drop(self.stream.get_ref().0.set_zero_linger());
         }

@@ -76,16 +76,13 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let (sent, received) = (self.sent.load(Relaxed), self.received.load(Relaxed));
-        let cut = (!self.answered.load(Relaxed)).then(|| match std::thread::panicking() {
-            true => (Blame::Internal, "panicked"),
-            false => (Blame::Downstream, "the client left before the response"),
-        });
+        let left = !self.answered.load(Relaxed) && !std::thread::panicking();
         let scrubbed = self.hits.load(Relaxed);
         self.record(|guard| {
             guard.bytes(sent, received);
             guard.scrubbed(scrubbed);
-            if let Some((blame, error)) = cut {
-                guard.blame(blame, error);
+            if left {
+                guard.blame(Blame::Downstream, "the client left before the response");
             }
         });
     }

@@ -14,6 +14,7 @@ use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbe
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
+    defence::crash_on,
     proxy::{gate, notice},
     route::{Forward, RequestDecision},
     upstream::{Body, BoxError, Protocol, UpstreamError},
@@ -81,6 +82,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         return Err(refusal.into());
     }
     let permit = permit(session, exchange, &parts).await?;
+    crash_on(parts.uri.path().as_bytes());
     let (needles, provider) = match &permit {
         Permit::Inject { grant, .. } => (grant.needles.clone(), Some(grant.provider.clone())),
         Permit::Unchanged(_) => (None, None),

@@ -103,7 +103,11 @@ mod tests {
         host::Host,
         proxy::tls::{ALPN_H2, ALPN_HTTP11},
     };
-    use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConnection};
+    use rustls::{
+        ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConnection, pki_types::UnixTime,
+        time_provider::TimeProvider,
+    };
+    use std::time::{Duration, SystemTime};
 
     fn name(text: &str) -> Name {
         match text.parse() {
@@ -112,13 +116,17 @@ mod tests {
         }
     }
 
-    fn client(authority: &Authority, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
+    fn roots(authority: &Authority) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(authority.certificate_der().clone()).unwrap();
+        roots
+    }
+
+    fn client(authority: &Authority, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(roots(authority))
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
         config
@@ -180,6 +188,33 @@ mod tests {
             let refused = handshake(client(trusted, rustls::ALL_VERSIONS, &[]), expects, server.clone()).unwrap_err();
             assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{expects}: {refused}");
         }
+    }
+
+    /// What a client's clock says.
+    #[derive(Debug)]
+    struct Clock(SystemTime);
+
+    impl TimeProvider for Clock {
+        fn current_time(&self) -> Option<UnixTime> {
+            self.0.duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+        }
+    }
+
+    /// Set by a day either way after the certificates were made, the clock still finds them valid; by weeks, it does not.
+    #[test]
+    fn a_clock_that_jumps_by_a_day_changes_nothing() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let authority = Authority::new().unwrap();
+        let server = authority.server_config(&name("api.acme.test"), None).unwrap();
+        let accepts = |clock| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_details(provider, Arc::new(Clock(clock))).with_safe_default_protocol_versions();
+            let config = config.unwrap().with_root_certificates(roots(&authority)).with_no_client_auth();
+            handshake(config, "api.acme.test", server.clone()).is_ok()
+        };
+        let now = SystemTime::now();
+        assert_eq!([now - DAY, now, now + DAY].map(accepts), [true; 3]);
+        assert_eq!([now - 3 * DAY, now + 31 * DAY].map(accepts), [false; 2]);
     }
 
     #[test]

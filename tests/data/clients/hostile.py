@@ -1,17 +1,38 @@
 """hostile.py HOST KIND: bytes that no honest client sends, each on a connection of its own; while it is open, an honest request is served.
 
 A line for each shape. How it ends is for the peer to choose: an answer, a close, a reset or nothing more."""
-import os, socket, ssl, struct, sys
+import os, socket, ssl, struct, sys, urllib.parse
 
 HOST, KIND = sys.argv[1], sys.argv[2]
 # Of a client whose peer does not read, or has nothing to say.
 socket.setdefaulttimeout(1)
+CONNECT = b"CONNECT " + HOST.encode() + b":443 HTTP/1.1\r\nhost: " + HOST.encode() + b":443\r\n\r\n"
+
+
+def proxy():
+    named = urllib.parse.urlsplit(os.environ["HTTPS_PROXY"])
+    return socket.create_connection((named.hostname, named.port))
+
+
+def tunnel():
+    s = proxy()
+    s.settimeout(30)
+    s.sendall(CONNECT)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += s.recv(1) or sys.exit("no answer to CONNECT")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    return s
+
+
+def connect():
+    return tunnel() if KIND in ("explicit", "tunnel") else socket.create_connection((HOST, 443), timeout=30)
 
 
 def tls(alpn):
     context = ssl.create_default_context()
     context.set_alpn_protocols([alpn])
-    s = context.wrap_socket(socket.create_connection((HOST, 443), timeout=30), server_hostname=HOST)
+    s = context.wrap_socket(connect(), server_hostname=HOST)
     assert s.selected_alpn_protocol() == alpn
     s.settimeout(1)
     return s
@@ -131,6 +152,24 @@ TLS = {
     "random after the hello": [record(22, WHOLE), os.urandom(1 << 20)],
 }
 
+# What a proxy is asked. Whatever an origin is asked is nothing for a proxy.
+EXPLICIT = HTTP1 | {
+    "SOCKS 4": [b"\4\1\1\xbb\xcb\0\x71\x0a\0"],
+    "SOCKS 5": [b"\5\1\0", b"\5\1\0\1\xcb\0\x71\x0a\1\xbb"],
+    "TLS": [record(22, WHOLE)] * 1000,
+    "tunnel to nothing": [b"CONNECT  HTTP/1.1\r\n\r\n"],
+    "tunnel to a path": [b"CONNECT /a HTTP/1.1\r\nhost: " + NAME + b"\r\n\r\n"],
+    "tunnel to no port": [b"CONNECT " + NAME + b" HTTP/1.1\r\n\r\n"],
+    "tunnel to a port past the last": [b"CONNECT " + NAME + b":65536 HTTP/1.1\r\n\r\n"],
+    "tunnel to a name of 60 KB": [b"CONNECT " + b"a" * 60_000 + b":443 HTTP/1.1\r\n\r\n"],
+    "tunnel with a body": [CONNECT[:-2] + b"content-length: 1000000\r\n\r\n" + bytes(1_000_000)],
+    "bytes before the tunnel is granted": [CONNECT + os.urandom(1 << 20)],
+    "absolute URL of 1 MB": [b"GET http://" + NAME + b"/" + b"a" * (1 << 20) + b" HTTP/1.1\r\n\r\n"],
+    "absolute URL of another scheme": [b"GET gopher://" + NAME + b"/ HTTP/1.1\r\nhost: " + NAME + b"\r\n\r\n"] * 1000,
+    "absolute URL and another host": [b"GET http://" + NAME + b"/hostile HTTP/1.1\r\nhost: other.test\r\n\r\n"] * 1000,
+    "1,000 of plain HTTP, none read": [b"GET http://" + NAME + b"/hostile HTTP/1.1\r\nhost: " + NAME + b"\r\n\r\n"] * 1000,
+}
+
 
 def question(name):
     return b"\0\7\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1"
@@ -188,6 +227,8 @@ sys.stdin.readline()
     "http2": lambda: on_connections(HTTP2, lambda: tls("h2")),
     "tls": lambda: on_connections(TLS, lambda: socket.create_connection((HOST, 443))),
     "dns": dns,
+    "explicit": lambda: on_connections(EXPLICIT, proxy),
+    "tunnel": lambda: on_connections(TLS | {"a tunnel in a tunnel": [CONNECT * 1000]}, tunnel),
 }[KIND]()
 print("all", flush=True)
 sys.stdin.readline()

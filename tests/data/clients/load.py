@@ -1,13 +1,16 @@
-"""load.py slow|slow_http2|hold N|soak: load of a kind that holds its own connections and no other."""
-import os, random, socket, ssl, struct, subprocess, sys
+"""load.py slow|slow_http2|hold N|idle IDLE BUSY|ports N|silence|silent_tunnels N|soak: load of a kind that holds its own connections and no other."""
+import functools, os, random, resource, socket, ssl, struct, subprocess, sys, time, urllib.parse
 
 HOST, RAW = "api.openai.com", ("203.0.113.12", 8443)
 LARGE = 8 * 1024 * 1024 // 11 * 11
 
 
+context = functools.cache(ssl.create_default_context)
+
+
 def tls():
     s = socket.create_connection((HOST, 443), timeout=60)
-    return ssl.create_default_context().wrap_socket(s, server_hostname=HOST)
+    return context().wrap_socket(s, server_hostname=HOST)
 
 
 def head(path, method="GET", more=""):
@@ -94,6 +97,105 @@ def hold(count):
     print(served, flush=True)
 
 
+def idle(idle, busy):
+    """As many opened connections that wait after a request, then as many that do not; a line of stdin between. None is in another's way."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def ask(connections):
+        for s in connections:
+            s.sendall(head("/good"))
+        for s in connections:
+            assert answer(s).startswith(b"0 bytes for ")
+
+    def opened():
+        s = tls()
+        ask([s])
+        return s
+
+    # The first are those for which tables are made that all use.
+    first = [opened() for _ in range(20)]
+    print("one", flush=True)
+    sys.stdin.readline()
+    held = [opened() for _ in range(idle)]
+    print("idle", flush=True)
+    sys.stdin.readline()
+    talking = [tls() for _ in range(busy)]
+    for _ in range(5):
+        ask(talking)
+    print("busy", flush=True)
+    for s in first + held:
+        ask([s])
+    print("served", flush=True)
+
+
+def ports(count):
+    """So many answers at once that are not read: how many are served, and what the others are told. Once they have gone the next is served."""
+    held, refused = [], b""
+    for _ in range(count):
+        s = tls()
+        s.sendall(head("/large"))
+        said = s.recv(65536)
+        if said.startswith(b"HTTP/1.1 200 "):
+            held.append(s)
+        else:
+            assert said.startswith(b"HTTP/1.1 502 "), said
+            refused = said
+    print(len(held))
+    print(refused.decode())
+    for s in held:
+        s.close()
+    until = time.monotonic() + 30
+    while True:
+        try:
+            good()
+            break
+        except AssertionError:
+            assert time.monotonic() < until
+    print("served")
+
+
+def question(name):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return b"\0\7\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
+
+
+def silence():
+    """More questions than are under way at once, over UDP and TCP, that no server answers: names are found, connections go on."""
+    server = ("203.0.113.53", 53)
+    opened, relayed = tls(), socket.create_connection(RAW, timeout=60)
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for n in range(600):
+        udp.sendto(question(f"n{n}.silent.test"), server)
+    waiting = [socket.create_connection(server) for _ in range(80)]
+    for s in waiting:
+        s.sendall(b"".join(struct.pack(">H", len(asked)) + asked for asked in [question("tcp.silent.test")] * 20))
+    for _ in range(10):
+        good()
+        opened.sendall(head("/good"))
+        assert answer(opened).startswith(b"0 bytes for ")
+        relayed.sendall(b"still")
+        assert relayed.recv(5, socket.MSG_WAITALL) == b"still"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as alone:
+        alone.settimeout(60)
+        alone.sendto(question("alone.silent.test"), server)
+        print("code", alone.recv(512)[3] & 15)
+
+
+def silent_tunnels(count):
+    """So many tunnels to hosts that no resolver knows or denies; a line from stdin ends them."""
+    named = urllib.parse.urlsplit(os.environ["HTTPS_PROXY"])
+    held = []
+    for n in range(count):
+        s = socket.create_connection((named.hostname, named.port), timeout=60)
+        s.sendall(f"CONNECT n{n}.silent.test:443 HTTP/1.1\r\nhost: n{n}.silent.test:443\r\n\r\n".encode())
+        assert s.recv(4096).startswith(b"HTTP/1.1 200 ")
+        s.sendall(b"neither TLS nor HTTP")
+        held.append(s)
+    print("held", flush=True)
+    sys.stdin.readline()
+
+
 def echo():
     data = os.urandom(256 * 1024)
     with socket.create_connection(RAW, timeout=60) as s:
@@ -146,4 +248,6 @@ def soak():
         print("round", flush=True)
 
 
-{"slow": slow, "slow_http2": slow_http2, "hold": lambda: hold(int(sys.argv[2])), "soak": soak}[sys.argv[1]]()
+{"slow": slow, "slow_http2": slow_http2, "hold": hold, "idle": idle, "ports": ports, "silence": silence, "silent_tunnels": silent_tunnels, "soak": soak}[sys.argv[1]](
+    *map(int, sys.argv[2:])
+)
