@@ -38,6 +38,8 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     run: String,
     ids: AtomicU64,
+    /// Until the first record: many short runs have none, and are spared the thread.
+    idle: Mutex<Option<Writer>>,
     queue: Arc<Queue>,
     broken: Arc<Notify>,
     /// Records begun and not yet written.
@@ -63,7 +65,7 @@ struct Waiting {
 }
 
 impl Log {
-    /// Opens (creating 0600, its directory 0700; appending) and starts the writer. `run`: the run's id. A file is rotated at `max_size` bytes;
+    /// Opens (creating 0600, its directory 0700; appending). `run`: the run's id. A file is rotated at `max_size` bytes;
     /// processes that write at the same moment may pass it by a batch each.
     pub fn open(path: &Path, run: &str, max_size: u64) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
@@ -80,16 +82,28 @@ impl Log {
             failure: None,
             broken: broken.clone(),
         };
-        let queue = Arc::<Queue>::default();
-        let waiting = Served(queue.clone());
-        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting.0))?;
-        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids: AtomicU64::new(FIRST_ID), queue, broken, under_way: watch::Sender::new(0) })))
+        let ids = AtomicU64::new(FIRST_ID);
+        let idle = Mutex::new(Some(writer));
+        Ok(Self(Arc::new(Inner { run: run.to_owned(), ids, idle, queue: Arc::default(), broken, under_way: watch::Sender::new(0) })))
     }
 
     /// Starts a record. `protocol`: `tls`, `http/1.1`, `h2`, `tcp`, `dns`.
     pub fn begin(&self, protocol: &'static str, target: Target, addr: Option<IpAddr>) -> Guard {
         self.0.under_way.send_modify(|count| *count += 1);
-        Guard::begin(self.clone(), self.0.ids.fetch_add(1, Ordering::Relaxed), protocol, target, addr)
+        let id = self.0.ids.fetch_add(1, Ordering::Relaxed);
+        if id == FIRST_ID {
+            self.start_writer();
+        }
+        Guard::begin(self.clone(), id, protocol, target, addr)
+    }
+
+    fn start_writer(&self) {
+        let Some(writer) = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let waiting = Served(self.0.queue.clone());
+        if thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting.0)).is_err() {
+            // The queue is closed now; so says the next flush.
+            self.0.broken.notify_one();
+        }
     }
 
     /// Everything begun and dropped before this call is on disk when it returns. Error: how many records could not be written, and why.
