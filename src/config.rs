@@ -36,7 +36,7 @@ pub enum EgressChoice {
     Relay,
     /// A link pair with NAT; needs root.
     Veth,
-    /// pasta(1): TCP, UDP and ICMP without privilege.
+    /// TCP as with `relay`; UDP and ICMP by pasta(1), package passt; not for root.
     Pasta,
 }
 

@@ -31,6 +31,7 @@ mod cases {
     pub mod names;
     pub mod packages;
     pub mod page;
+    pub mod pasta;
     pub mod pinned;
     pub mod policy;
     pub mod probes;
@@ -64,6 +65,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("relay", cases::relay::CASES),
     ("names", cases::names::CASES),
     ("page", cases::page::CASES),
+    ("pasta", cases::pasta::CASES),
     ("pinned", cases::pinned::CASES),
     ("upstream", cases::upstream::CASES),
     ("misdirection", cases::misdirection::CASES),

@@ -49,6 +49,15 @@ pub fn up(link: &str) -> Result<()> {
     change(RouteNetlinkMessage::SetLink(message), 0, action)
 }
 
+/// `ip link set LINK mtu MTU`
+pub fn set_mtu(link: &str, mtu: u32) -> Result<()> {
+    let action = || format!("set the MTU of {link} to {mtu}");
+    let mut message = LinkMessage::default();
+    message.header.index = index(link, action)?;
+    message.attributes = vec![LinkAttribute::Mtu(mtu)];
+    change(RouteNetlinkMessage::SetLink(message), 0, action)
+}
+
 /// `ip addr add NET dev LINK` (IPv6 without duplicate address detection). On return the address can be used: the kernel makes the local route of
 /// an IPv6 address only after it has acknowledged the address, and until then a connection to it fails with ENETUNREACH.
 pub fn add_address(link: &str, net: IpNet) -> Result<()> {

@@ -115,14 +115,18 @@ pub struct Redirect {
     pub table: String,
     /// Where redirected TCP connections go.
     pub listener: u16,
-    /// Redirected TCP ports; `None` for all, and then everything that is not TCP is refused: nothing carries it.
+    /// Redirected TCP ports; `None` for all.
     pub ports: Option<Vec<u16>>,
     /// Networks where nobody is: TCP to them is redirected whatever the port, and nothing else is let out to them.
     pub networks: Vec<IpNet>,
+    /// Where what is not redirected may not go; `None`: nowhere, nothing carries it.
+    pub barred: Option<Vec<IpNet>>,
     /// Where DNS goes, UDP and TCP, whatever the resolver's address.
     pub dns: u16,
 }
 
+/// Neighbour solicitation and advertisement, RFC 4861 §4.3, §4.4.
+pub(crate) const NEIGHBOUR: [u8; 2] = [135, 136];
 /// NF_IP_PRI_NAT_DST, _FILTER and _NAT_SRC, linux/netfilter_ipv4.h.
 pub const NAT_DST: i32 = -100;
 pub const FILTER: i32 = 0;
@@ -132,20 +136,27 @@ impl Ruleset {
     /// Redirection for sockets of the namespace. In this order: DNS; what is local stays local; the intercepted ports; QUIC is refused at once so
     /// that clients fall back to TCP.
     pub fn redirect(redirect: &Redirect) -> Self {
-        use Match::{NotProtocol, Port, Protocol as Of, ToLocal};
+        use Match::{Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal};
         let rule = |matches: &[Match], verdict| Rule { matches: matches.to_vec(), verdict, comment: None };
         let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
         let intercepted = match &redirect.ports {
             None => vec![rule(&[Of(Protocol::Tcp)], Verdict::Redirect(redirect.listener))],
             Some(ports) => {
                 let port = |port: &u16| rule(&[Of(Protocol::Tcp), Port(*port)], Verdict::Redirect(redirect.listener));
-                let network = |net: &IpNet| rule(&[Of(Protocol::Tcp), Match::To(*net)], Verdict::Redirect(redirect.listener));
+                let network = |net: &IpNet| rule(&[Of(Protocol::Tcp), To(*net)], Verdict::Redirect(redirect.listener));
                 ports.iter().map(port).chain(redirect.networks.iter().map(network)).collect()
             }
         };
         let local = || rule(&[ToLocal], Verdict::Accept);
-        let nowhere = redirect.networks.iter().filter(|_| redirect.ports.is_some()).map(|net| rule(&[Match::To(*net)], Verdict::Reject));
-        let refused = redirect.ports.is_none().then(|| rule(&[NotProtocol(Protocol::Tcp)], Verdict::Reject));
+        let rejected = |net: &IpNet| rule(&[To(*net)], Verdict::Reject);
+        let refused = match &redirect.barred {
+            None => vec![rule(&[NotProtocol(Protocol::Tcp)], Verdict::Reject)],
+            Some(barred) => {
+                // The kernel's own, to multicast addresses; without it there is no IPv6 on the link.
+                let neighbour = NEIGHBOUR.map(|kind| rule(&[Icmpv6(kind)], Verdict::Accept)).into_iter().filter(|_| !barred.is_empty());
+                neighbour.chain(redirect.networks.iter().chain(barred).map(rejected)).collect()
+            }
+        };
         let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
         let chain = |name: &str, kind, priority, rules| Chain {
             name: name.to_owned(),
@@ -162,7 +173,7 @@ impl Ruleset {
                 comment: None,
                 chains: vec![
                     chain("redirect", Kind::Nat, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
-                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(nowhere).chain(refused).collect()),
+                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(refused).collect()),
                 ],
             }],
         }

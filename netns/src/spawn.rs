@@ -66,6 +66,20 @@ pub fn spawn(namespaces: Namespaces, init: impl FnOnce(Channel) -> u8) -> Result
     start(namespaces, init).map_err(Error::from)
 }
 
+/// A copy of the calling (single-threaded) process that runs `body` and outlives its maker; the end of the channel tells that. What `body` returns
+/// is the exit status, a panic is status 101.
+pub(crate) fn copy(body: impl FnOnce(Channel) -> u8) -> Result<Child> {
+    require_one_thread().map_err(Error::from)?;
+    let (ours, its) = Channel::pair()?;
+    match sys::fork_into(CloneFlags::empty()).context(|| "fork".into())? {
+        Fork::Parent { pid, pidfd } => Ok(Child { channel: ours, pid, pidfd }),
+        Fork::Child => {
+            drop(ours);
+            sys::exit_now(catch_unwind(AssertUnwindSafe(|| body(its))).unwrap_or(PANICKED))
+        }
+    }
+}
+
 /// [`spawn`], with the step that failed as a value.
 pub(crate) fn start(namespaces: Namespaces, init: impl FnOnce(Channel) -> u8) -> std::result::Result<Child, Failure> {
     require_one_thread()?;
@@ -170,7 +184,7 @@ impl Child {
         self.reap().context(|| format!("wait for process {}", self.pid))
     }
 
-    fn reap(&self) -> nix::Result<WaitStatus> {
+    pub(crate) fn reap(&self) -> nix::Result<WaitStatus> {
         loop {
             match waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED) {
                 Err(Errno::EINTR) => {}

@@ -17,7 +17,7 @@ use crate::{
     error::{Context, Error, Result},
     link::{self, IpNet},
     nft::{self, query},
-    ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, Policy, Rule, Ruleset, Table, Verdict},
+    ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, NEIGHBOUR, Policy, Rule, Ruleset, Table, Verdict},
 };
 
 use self::{address::Pair, forwarding::Journal, holder::Holder};
@@ -26,6 +26,7 @@ mod address;
 mod foreign;
 mod forwarding;
 mod holder;
+pub mod pasta;
 
 /// Links and tables are called `ns-` and six hexadecimal digits.
 const PREFIX: &str = "ns-";
@@ -36,8 +37,6 @@ const JOURNAL: &str = "before:";
 const HOLDER: &str = "holder:";
 /// Octets of a comment in nft(8), NFTNL_UDATA_COMMENT_MAXLEN of libnftnl.
 const COMMENT_MAX: usize = 128;
-/// Neighbour solicitation and advertisement, RFC 4861 §4.3, §4.4.
-const NEIGHBOUR: [u8; 2] = [135, 136];
 
 /// The outer end. Dropping it is [`Uplink::remove`] without the answer.
 #[derive(Debug)]

@@ -37,10 +37,13 @@ fn agree(ruleset: &Ruleset) {
 
 #[test]
 fn the_redirecting_rules_are_what_nft_lists() {
-    let redirect = Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns: 61053 };
+    let redirect = Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), barred: None, dns: 61053 };
     agree(&Ruleset::redirect(&redirect));
     let networks = ["198.18.0.0/15", "fd8b:3a5e:91c4:c612::/64"].map(|net| net.parse().unwrap()).to_vec();
-    agree(&Ruleset::redirect(&Redirect { ports: Some(vec![80, 443]), networks, ..redirect }));
+    let open = Redirect { ports: Some(vec![80, 443]), networks: networks.clone(), barred: Some(Vec::new()), ..redirect.clone() };
+    agree(&Ruleset::redirect(&open));
+    let barred = ["169.254.0.0/16", "fe80::/10"].map(|net| net.parse().unwrap()).to_vec();
+    agree(&Ruleset::redirect(&Redirect { networks, barred: Some(barred), ..redirect }));
 }
 
 #[test]
@@ -101,7 +104,9 @@ fn every_match_and_verdict_is_what_nft_lists() {
 
 #[test]
 fn loading_again_replaces() {
-    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns });
+    let redirect = |dns| {
+        Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), barred: None, dns })
+    };
     let both = listed(|| {
         redirect(61054).load().unwrap();
         redirect(61053).load().unwrap();
@@ -113,7 +118,9 @@ fn loading_again_replaces() {
 
 #[test]
 fn creating_replaces_nothing() {
-    let redirect = |dns| Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns, networks: Vec::new() });
+    let redirect = |dns| {
+        Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, dns, networks: Vec::new(), barred: None })
+    };
     let first = listed(|| {
         redirect(61054).create().unwrap();
         assert_eq!(redirect(61053).create().unwrap_err().source, nix::errno::Errno::EEXIST);
@@ -125,8 +132,14 @@ fn creating_replaces_nothing() {
 
 #[test]
 fn a_refused_rule_is_named_and_nothing_is_loaded() {
-    let mut ruleset =
-        Ruleset::redirect(&Redirect { table: "sandbox".into(), listener: 61443, ports: None, networks: Vec::new(), dns: 61053 });
+    let mut ruleset = Ruleset::redirect(&Redirect {
+        table: "sandbox".into(),
+        listener: 61443,
+        ports: None,
+        networks: Vec::new(),
+        barred: None,
+        dns: 61053,
+    });
     let chain = &mut ruleset.tables[0].chains[1];
     chain.rules.push(Rule { matches: vec![], verdict: Verdict::Masquerade, comment: None });
     let nothing = listed(|| {

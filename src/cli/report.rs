@@ -317,7 +317,11 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         RunError::UserNeedsRoot => ("UsageError", USAGE, "leave --user out, or use sudo".to_owned()),
         RunError::UnknownUser(_) => ("UsageError", USAGE, "getent passwd shows the users of this machine".to_owned()),
         RunError::EgressNeedsRoot(_) => ("PlatformError", PLATFORM, "call it with sudo, or use --egress relay".to_owned()),
-        RunError::EgressUnsupported(_) => ("PlatformError", PLATFORM, "use --egress relay, or --egress veth with sudo".to_owned()),
+        RunError::PastaAsRoot => ("UsageError", USAGE, "use --egress veth, which carries UDP and ICMP, too".to_owned()),
+        RunError::PastaWithRules => ("UsageError", USAGE, "use --egress relay, or run without rules".to_owned()),
+        RunError::NoPasta => ("PlatformError", PLATFORM, "sudo apt install passt, or use --egress relay".to_owned()),
+        #[cfg(target_os = "linux")]
+        RunError::Pasta(_) => ("PlatformError", PLATFORM, "pasta needs a default route and /dev/net/tun; or use --egress relay".to_owned()),
         RunError::CannotRun(libc::ENOENT) => ("CommandNotFoundError", NOT_FOUND, "check the name and PATH".to_owned()),
         RunError::CannotRun(_) => ("CommandNotExecutableError", NOT_EXECUTABLE, "check that it is a program you may run".to_owned()),
         RunError::Publish(..) => ("UsageError", USAGE, "choose a port that is free".to_owned()),

@@ -29,6 +29,7 @@ use std::{
   authsome run --transparent --allow provider:openai --allow 'GET docs.acme.test/**' -- ./agent.py
   authsome run --upstream http://proxy.acme.test:3128 -- ./agent.py
   sudo authsome run --transparent -- make deploy          with UDP and ICMP too
+  authsome run --transparent --egress pasta -- ./probe    with UDP and ICMP, without root
   authsome run --transparent --dry-run -- ./agent.py      show what would be in force
 
 If the audit trail cannot be written the run goes on and says so at its end. With audit.required = true in

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netns::link::{self, IpNet};
+use netns::{
+    link::{self, IpNet},
+    uplink::pasta,
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -120,7 +123,7 @@ fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     listen(init, plan)?;
     redirect(plan)?;
     let Some(configure) = init.configure() else { return Ok(None) };
-    network(&configure)?;
+    network(&configure, plan)?;
     let Files { trust, mut left_alone, database } = files(plan, &configure)?;
     harden::drop_bounding_set().map_err(Failure::text)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
@@ -179,17 +182,22 @@ fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
 /// In force before there is any way out.
 fn redirect(plan: &Plan) -> Result<(), Failure> {
     if Defence::Redirect.active() {
-        rules::inside(plan.intercepted()).create()?;
+        plan.rules().create()?;
     }
     Ok(())
 }
 
-fn network(configure: &Configure) -> Result<(), Failure> {
+fn network(configure: &Configure, plan: &Plan) -> Result<(), Failure> {
     if let Some(uplink) = &configure.uplink {
         let inner: netns::uplink::Inner = uplink.parse().map_err(Failure::text)?;
+        if matches!(plan.egress, Egress::Pasta(_)) {
+            link::set_mtu(pasta::LINK, pasta::MTU)?;
+        }
         inner.configure()?;
         // The uplink carries ICMP, and with no_new_privs ping's file capability is inert (icmp(7), ping_group_range).
-        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
+        // No other group is known in a user namespace.
+        let gid = plan.identity.gid;
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{gid} {gid}"))
             .map_err(|error| Failure::text(format!("set ping_group_range: {error}")))?;
     }
     Ok(())

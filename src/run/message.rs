@@ -55,7 +55,7 @@ pub struct Configure {
     pub certificate: String,
     /// The common name of its subject.
     pub common_name: String,
-    /// The inner end of the veth uplink, in its own text form.
+    /// The inner end of the uplink, in its own text form.
     pub uplink: Option<String>,
 }
 

@@ -74,8 +74,15 @@ pub enum RunError {
     UnknownUser(String),
     #[error("--egress {0} needs root")]
     EgressNeedsRoot(&'static str),
-    #[error("--egress {0} is not available in this version")]
-    EgressUnsupported(&'static str),
+    #[error("--egress pasta is for users without root")]
+    PastaAsRoot,
+    #[error("--egress pasta would carry nothing: where there are rules only TCP and DNS pass")]
+    PastaWithRules,
+    #[error("--egress pasta: there is no program pasta in PATH")]
+    NoPasta,
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Pasta(#[from] netns::uplink::pasta::PastaError),
     #[error("rule `{0}`: udp and icmp rules need a run that carries them; where there are rules only TCP and DNS pass")]
     RuleUnsupported(String),
     #[error("read the working directory: {0}")]

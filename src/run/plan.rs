@@ -5,13 +5,22 @@ use std::{
     env,
     ffi::OsString,
     fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
-use nix::sys::signal::SigSet;
+use netns::{
+    link::{self, IpNet},
+    ruleset::Ruleset,
+};
+use nix::{
+    sys::signal::SigSet,
+    unistd::{AccessFlags, access},
+};
 
 use crate::{
     config::Config,
+    defence::Defence,
     host::Host,
     provider::ProviderName,
     route::policy::Policy,
@@ -30,13 +39,22 @@ use super::{
     variables::is_proxy_variable,
 };
 
+/// RFC 5771, RFC 4291 §2.7, and the limited broadcast (RFC 919 §7).
+const MULTICAST: [(IpAddr, u8); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
+];
+
 /// What the child's traffic other than the intercepted travels through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Egress {
     /// Every TCP connection is relayed by the supervisor; needs nothing of the host.
     Relay,
     /// A veth pair with NAT; the kernel carries what is not intercepted. Needs root.
     Veth,
+    /// TCP as with [`Self::Relay`]; UDP and ICMP by this program, pasta(1).
+    Pasta(PathBuf),
 }
 
 /// A validated run. Holds no secret of the vault's: the sandbox's first process is a copy of the process that made it.
@@ -52,6 +70,8 @@ pub struct Plan {
     /// The whole of the command's environment.
     pub environment: BTreeMap<OsString, OsString>,
     pub egress: Egress,
+    /// Where the uplink may not be used for, as far as the namespace's own rules say it.
+    pub barred: Vec<IpNet>,
     pub intercept: Vec<u16>,
     pub policy: Policy,
     pub expose: Vec<u16>,
@@ -85,6 +105,7 @@ impl Plan {
         upstream::check_roots(&options.upstream_ca)?;
         let proxies = proxies::chosen(&options.upstream)?;
         let policy = policy(options, config)?;
+        let barred = barred(&egress, &policy)?;
         let cwd = env::current_dir().map_err(RunError::Cwd)?;
         let id = run_id().map_err(RunError::RunId)?;
         let (connected, undecided) = connected(&home, config, &options.connections)?;
@@ -108,6 +129,7 @@ impl Plan {
             signal_mask,
             environment,
             egress,
+            barred,
             intercept: intercept(options, &connected),
             policy,
             expose: options.expose.clone(),
@@ -122,9 +144,13 @@ impl Plan {
         })
     }
 
-    /// The intercepted ports; none means every port. Where there are rules nothing goes past them.
-    pub fn intercepted(&self) -> Option<&[u16]> {
-        (self.egress == Egress::Veth && self.policy.is_empty()).then_some(&self.intercept)
+    /// The namespace's rules. Where the user has rules of their own nothing goes past the proxy.
+    pub fn rules(&self) -> Ruleset {
+        match self.egress {
+            Egress::Veth if self.policy.is_empty() => rules::inside(Some(&self.intercept), Some(&self.barred)),
+            Egress::Pasta(_) if self.policy.is_empty() => rules::inside(None, Some(&self.barred)),
+            _ => rules::inside(None, None),
+        }
     }
 
     /// `transparent, relay uplink; injecting openai, stripe`
@@ -151,7 +177,7 @@ impl fmt::Display for Plan {
         show_routes(f, &self.connected, &self.passthrough)?;
         write!(f, "{}{}{}", self.policy, self.survey, self.defences)?;
         ALWAYS.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        for line in rules::inside(self.intercepted()).to_string().lines() {
+        for line in self.rules().to_string().lines() {
             writeln!(f, "rule       {line}")?;
         }
         Ok(())
@@ -166,8 +192,34 @@ fn egress(options: &RunOptions, identity: &Identity) -> Result<Egress, RunError>
         EgressChoice::Auto | EgressChoice::Relay => Ok(Egress::Relay),
         EgressChoice::Veth if root => Ok(Egress::Veth),
         EgressChoice::Veth => Err(RunError::EgressNeedsRoot("veth")),
-        EgressChoice::Pasta => Err(RunError::EgressUnsupported("pasta")),
+        EgressChoice::Pasta if root => Err(RunError::PastaAsRoot),
+        EgressChoice::Pasta => in_path("pasta").map(Egress::Pasta).ok_or(RunError::NoPasta),
     }
+}
+
+/// The program that a shell would run.
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| access(file, AccessFlags::X_OK).is_ok() && file.is_file())
+}
+
+/// pasta sends from the host's own sockets, which no rule of the host's tells from the user's: what the proxy refuses to dial, and multicast, which
+/// services of the host hear, is refused inside. With the veth the host's side does that.
+fn barred(egress: &Egress, policy: &Policy) -> Result<Vec<IpNet>, RunError> {
+    if !matches!(egress, Egress::Pasta(_)) {
+        return Ok(Vec::new());
+    }
+    if !policy.is_empty() {
+        return Err(RunError::PastaWithRules);
+    }
+    if !Defence::DialRule.active() {
+        return Ok(Vec::new());
+    }
+    let networks = upstream::forbidden_networks().into_iter().chain(MULTICAST).map(|(addr, prefix)| IpNet { addr, prefix });
+    let mut barred: Vec<_> = networks.chain(link::addresses()?.into_iter().map(IpNet::from)).collect();
+    barred.sort_unstable();
+    barred.dedup();
+    Ok(barred)
 }
 
 impl fmt::Display for Egress {
@@ -175,6 +227,7 @@ impl fmt::Display for Egress {
         f.write_str(match self {
             Self::Relay => "relay",
             Self::Veth => "veth",
+            Self::Pasta(_) => "pasta",
         })
     }
 }

@@ -13,13 +13,15 @@ pub const DNS: u16 = 61053;
 /// Intercepted in every run.
 pub const WEB: [u16; 2] = [80, 443];
 
-/// `ports`: what is intercepted where the uplink carries the rest; none means every port, and that nothing but TCP and DNS passes.
-pub fn inside(ports: Option<&[u16]>) -> Ruleset {
+/// `ports`: what is intercepted where the uplink carries other TCP; none means every port. `barred`: where the uplink may not be used for what is
+/// left; none means that nothing but TCP and DNS passes.
+pub fn inside(ports: Option<&[u16]>, barred: Option<&[IpNet]>) -> Ruleset {
     Ruleset::redirect(&Redirect {
         table: "sandbox".to_owned(),
         listener: LISTENER,
         ports: ports.map(<[u16]>::to_vec),
         networks: dns::made_up_networks().map(|(addr, prefix)| IpNet { addr, prefix }).to_vec(),
+        barred: barred.map(<[IpNet]>::to_vec),
         dns: DNS,
     })
 }

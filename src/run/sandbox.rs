@@ -1,14 +1,15 @@
 //! The supervisor's hold on the sandbox: start it, give it what it needs, say "go", hear how it ends.
 
-use std::os::fd::AsFd;
+use std::{io, os::fd::AsFd};
 
 use netns::{
     link::IpNet,
     spawn::{self, Child, Ids, Namespaces},
-    uplink::Uplink,
+    uplink::{Uplink, pasta::Pasta},
     userns::{self, Gate},
 };
 use nix::sys::prctl;
+use tokio::io::unix::AsyncFd;
 
 use crate::{proxy::tls::Authority, upstream};
 
@@ -24,13 +25,14 @@ pub struct Sandbox {
     /// Dropped first: with the last process go namespace, links and rules.
     child: Child,
     uplink: Option<Uplink>,
+    pasta: Option<Pasta>,
 }
 
 impl Sandbox {
     /// Clones init. Until this returns the process must have held no secret.
     pub fn start(plan: &Plan) -> Result<Self, RunError> {
         let started = spawn::spawn(namespaces(plan), |channel| init::main(Init(channel), plan));
-        Ok(Self { child: started.map_err(|error| explain(plan, error.into()))?, uplink: None })
+        Ok(Self { child: started.map_err(|error| explain(plan, error.into()))?, uplink: None, pasta: None })
     }
 
     /// What init has bound.
@@ -44,11 +46,25 @@ impl Sandbox {
 
     /// Plugs the namespace into the host and keeps only what the undo needs (CAP_NET_ADMIN).
     pub fn connect(&mut self, plan: &Plan, listening: &Listening) -> Result<Option<String>, RunError> {
-        if plan.egress == Egress::Veth {
-            let denied = upstream::forbidden_networks().into_iter().map(|(addr, prefix)| IpNet { addr, prefix });
-            self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &denied.collect::<Vec<_>>())?);
+        match &plan.egress {
+            Egress::Relay => {}
+            Egress::Veth => {
+                let denied = upstream::forbidden_networks().into_iter().map(|(addr, prefix)| IpNet { addr, prefix });
+                self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &denied.collect::<Vec<_>>())?);
+            }
+            Egress::Pasta(program) => self.pasta = Some(Pasta::start(program, self.child.pid())?),
         }
-        Ok(self.uplink.as_ref().map(|uplink| uplink.inner().to_string()))
+        let inner = self.uplink.as_ref().map(Uplink::inner).or_else(|| self.pasta.as_ref().map(Pasta::inner));
+        Ok(inner.map(ToString::to_string))
+    }
+
+    /// Waits until pasta has ended, which it does not by itself; without it, for ever. The constructor is deprecated for
+    /// one that is `unsafe`; a channel keeps its descriptor.
+    #[expect(deprecated)]
+    pub async fn pasta_ended(&self) -> io::Result<()> {
+        let Some(pasta) = &self.pasta else { return std::future::pending().await };
+        let _ = AsyncFd::new(pasta.as_fd())?.readable().await?;
+        Err(pasta.ended())
     }
 
     /// Sends what only this side knows.
@@ -64,6 +80,7 @@ impl Sandbox {
             self.child.channel.end();
         }
         let waited = self.child.wait().map(drop);
+        drop(self.pasta);
         let undone = self.uplink.map_or(Ok(()), Uplink::remove);
         waited?;
         Ok(undone?)
@@ -77,7 +94,7 @@ pub fn namespaces(plan: &Plan) -> Namespaces {
 
 /// Where the kernel refused, finds out which gate is closed.
 fn explain(plan: &Plan, error: RunError) -> RunError {
-    match userns::probe(namespaces(plan), &rules::inside(plan.intercepted())) {
+    match userns::probe(namespaces(plan), &plan.rules()) {
         Err(gate) => RunError::Gate(gate),
         Ok(()) => error,
     }
@@ -85,7 +102,7 @@ fn explain(plan: &Plan, error: RunError) -> RunError {
 
 /// Whether this user can have a sandbox on this machine.
 pub fn probe(namespaces: Namespaces) -> Result<(), Gate> {
-    userns::probe(namespaces, &rules::inside(None))
+    userns::probe(namespaces, &rules::inside(None, None))
 }
 
 /// Nobody of the same uid may read this process's memory from here on (ptrace(2), PTRACE_MODE_READ), and it leaves no core.

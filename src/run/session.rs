@@ -65,6 +65,7 @@ pub fn serve(
             result = proxy::serve(listeners, context.clone()) => Err(stopped("the proxy", result)),
             result = dns::serve(dns, upstreams, context.names.clone(), v6) => Err(stopped("the DNS stub", result)),
             result = ports::serve(sockets.exposed, sockets.published, wanted, &context.audit) => Err(stopped("port forwarding", result)),
+            result = sandbox.pasta_ended() => Err(stopped("pasta", result)),
             () = context.audit.broken(), if audited => Err(RunError::AuditRequired),
             code = async {
                 let code = follow(sandbox, &mut signals, requests).await;

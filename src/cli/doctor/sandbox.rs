@@ -17,7 +17,11 @@ pub fn privileged() -> Vec<Check> {
     let uplink = if root {
         Check::ok("uplink", "veth (root): TCP, UDP and ICMP leave a run")
     } else {
-        Check::warning("uplink", "relay (no root): TCP and DNS leave a run, UDP and ICMP do not", "where they are needed, use sudo")
+        Check::warning(
+            "uplink",
+            "relay (no root): TCP and DNS leave a run, UDP and ICMP do not",
+            "where they are needed, use sudo or --egress pasta (package passt)",
+        )
     };
     vec![sandbox, uplink]
 }

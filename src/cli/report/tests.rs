@@ -341,12 +341,25 @@ fn runs() {
     usage(RunError::UnknownUser("x".into()), "no such user: x", "getent passwd shows the users of this machine");
     usage(RunError::Publish(80, io_error()), "publish port 80 on the host's loopback: permission denied", "choose a port that is free");
     told(RunError::EgressNeedsRoot("veth"), "PlatformError", 9, "--egress veth needs root", "call it with sudo, or use --egress relay");
+    usage(RunError::PastaAsRoot, "--egress pasta is for users without root", "use --egress veth, which carries UDP and ICMP, too");
+    usage(
+        RunError::PastaWithRules,
+        "--egress pasta would carry nothing: where there are rules only TCP and DNS pass",
+        "use --egress relay, or run without rules",
+    );
     told(
-        RunError::EgressUnsupported("pasta"),
+        RunError::NoPasta,
         "PlatformError",
         9,
-        "--egress pasta is not available in this version",
-        "use --egress relay, or --egress veth with sudo",
+        "--egress pasta: there is no program pasta in PATH",
+        "sudo apt install passt, or use --egress relay",
+    );
+    told(
+        RunError::Pasta(netns::uplink::pasta::PastaError::Refused("Failed to open tun socket in namespace".into())),
+        "PlatformError",
+        9,
+        "connect the namespace by pasta: Failed to open tun socket in namespace",
+        "pasta needs a default route and /dev/net/tun; or use --egress relay",
     );
     told(
         RunError::Nested,

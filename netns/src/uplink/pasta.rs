@@ -1,0 +1,192 @@
+//! A way out without privilege: pasta(1) of the passt project carries UDP and ICMP between a tap device in the namespace and sockets of its own
+//! outside. It carries no TCP and reaches neither the host's loopback nor, without ports to forward, the namespace from outside.
+//!
+//! pasta joins the namespace's user namespace, which makes the kernel forget any parent-death signal (commit_creds, kernel/cred.c). So a process
+//! of ours holds it: it waits for the end of its channel, which comes however its maker ends, and then kills pasta.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::Pid,
+};
+
+use super::{Inner, Side, address::Pair};
+use crate::{
+    error::Error,
+    link,
+    spawn::{self, Channel, Child},
+};
+
+/// The tap device's name inside.
+pub const LINK: &str = "pasta";
+/// The most that pasta takes, octets (`--mtu` in pasta(1)). It knows no IP fragments, so a datagram must fit.
+pub const MTU: u32 = 65520;
+/// What the holder says when the device is there; anything else it says is why there is none.
+const READY: [u8; 1] = [0];
+/// Octets kept of what pasta says on stderr.
+const WORDS: usize = 4096;
+/// How lines on stderr begin that only say that there is no system logger.
+const NO_LOGGER: &str = "Failed to send";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PastaError {
+    #[error(transparent)]
+    Netns(#[from] Error),
+    /// In pasta's own words.
+    #[error("connect the namespace by pasta: {0}")]
+    Refused(String),
+}
+
+/// A running pasta. Dropping it ends pasta and waits until it has ended.
+#[derive(Debug)]
+pub struct Pasta {
+    holder: Child,
+    inner: Inner,
+}
+
+impl Pasta {
+    /// From the calling thread's namespace into that of `into`, which is a process in a user namespace of the caller's. Returns when the device is
+    /// there. The calling process must have one thread only, and a copy of it stays as long as pasta runs.
+    pub fn start(program: &Path, into: Pid) -> Result<Self, PastaError> {
+        let (v4, v6) = Pair::free()?;
+        let v6 = if link::has_default_route(true)? { v6 } else { None };
+        let side = |pair: Pair| Side { addr: pair.inner, gateway: pair.outer.addr };
+        let inner = Inner { link: LINK.to_owned(), v4: side(v4), v6: v6.map(side) };
+        let mut command = command(program, &inner, into);
+        let pasta = Self { holder: spawn::copy(|channel| hold(&channel, &mut command))?, inner };
+        match pasta.word() {
+            Ok(Some(word)) if word == READY => Ok(pasta),
+            Ok(word) => Err(PastaError::Refused(word.map_or_else(|| "no answer".to_owned(), |word| text(&word)))),
+            Err(error) => Err(PastaError::Refused(error.to_string())),
+        }
+    }
+
+    /// For the inner namespace.
+    pub const fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// Why it has ended. Waits until it has; `as_fd` is readable then.
+    pub fn ended(&self) -> io::Error {
+        match self.word() {
+            Ok(word) => io::Error::other(word.map_or_else(|| "its holder was killed".to_owned(), |word| text(&word))),
+            Err(error) => error,
+        }
+    }
+
+    fn word(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.holder.channel.recv()?.map(|(word, _)| word))
+    }
+}
+
+impl Drop for Pasta {
+    fn drop(&mut self) {
+        // Before the holder itself is dropped, and thus killed: it has yet to kill.
+        self.holder.channel.end();
+        let _ = self.holder.reap();
+    }
+}
+
+impl AsFd for Pasta {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.holder.channel.as_fd()
+    }
+}
+
+/// The environment stays here: it may hold anything. Without `--foreground` it would leave its holder; its standard output is the file it writes its
+/// number to once it is at work.
+fn command(program: &Path, inner: &Inner, into: Pid) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--foreground", "--quiet", "--pid", "/proc/self/fd/1"]);
+    command.args(["--no-tcp", "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra"]);
+    command.args(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
+    command.args(["--ns-ifname", &inner.link, "--netmask", &inner.v4.addr.prefix.to_string()]);
+    for side in [Some(inner.v4), inner.v6].into_iter().flatten() {
+        command.args(["--address", &side.addr.addr.to_string(), "--gateway", &side.gateway.to_string()]);
+    }
+    if inner.v6.is_none() {
+        command.arg("--ipv4-only");
+    }
+    command.args(["--userns", &format!("/proc/{into}/ns/user"), "--netns", &format!("/proc/{into}/ns/net")]);
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The holder's whole life. The maker says nothing on the channel, so whatever happens there is its end.
+fn hold(channel: &Channel, command: &mut Command) -> u8 {
+    match until_an_end(channel, command) {
+        Ok(None) => 0,
+        Ok(Some(words)) => {
+            let _ = channel.send(words.as_bytes(), &[]);
+            1
+        }
+        Err(error) => {
+            let program = Path::new(command.get_program()).display().to_string();
+            let _ = channel.send(format!("{program}: {error}").as_bytes(), &[]);
+            1
+        }
+    }
+}
+
+/// Pasta's last words if it ended first.
+fn until_an_end(channel: &Channel, command: &mut Command) -> io::Result<Option<String>> {
+    crate::close_on_exec_from(3).map_err(|error| io::Error::from(error.source))?;
+    let mut pasta = command.spawn()?;
+    let ended = match (pasta.stdout.take(), pasta.stderr.take()) {
+        (Some(stdout), Some(stderr)) => watch(channel, OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into()),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    // It fails only where it has ended.
+    let _ = pasta.kill();
+    let status = pasta.wait()?;
+    Ok(ended?.map(|words| if words.is_empty() { status.to_string() } else { words }))
+}
+
+/// Tells when pasta is at work, and returns with the channel (`None`) or with pasta.
+fn watch(channel: &Channel, mut stdout: File, mut stderr: File) -> io::Result<Option<String>> {
+    let (mut ready, mut said, mut buffer) = (false, Vec::new(), [0; 512]);
+    loop {
+        let seen = {
+            let on = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut fds = [on(channel.as_fd()), on(stderr.as_fd()), on(stdout.as_fd())];
+            let watched = if ready { 2 } else { 3 };
+            match poll(&mut fds[..watched], PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result?,
+            };
+            fds.map(|fd| fd.any() == Some(true))
+        };
+        match seen {
+            [true, ..] => return Ok(None),
+            [_, true, _] => match stderr.read(&mut buffer)? {
+                0 => return Ok(Some(words(&said))),
+                length => said.extend(buffer[..length].iter().take(WORDS - said.len())),
+            },
+            [_, _, true] if stdout.read(&mut buffer)? > 0 => {
+                ready = true;
+                channel.send(&READY, &[])?;
+            }
+            // It has closed its output unready: its error output ends as well.
+            _ => ready = true,
+        }
+    }
+}
+
+fn text(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
+}
+
+/// `Failed to open tun socket in namespace`
+fn words(said: &[u8]) -> String {
+    let said = text(said);
+    let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(NO_LOGGER)).collect();
+    lines.join("; ")
+}
