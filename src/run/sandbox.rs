@@ -58,8 +58,8 @@ impl Sandbox {
         Ok(inner.map(ToString::to_string))
     }
 
-    /// Waits until pasta has ended, which it does not by itself; without it, for ever. The deprecated constructor: see
-    /// [`super::signals::Signals::watch`].
+    /// Waits until pasta has ended, which it does not by itself; without it, for ever. The constructor is deprecated for
+    /// one that is `unsafe`; a channel keeps its descriptor.
     #[expect(deprecated)]
     pub async fn pasta_ended(&self) -> io::Result<()> {
         let Some(pasta) = &self.pasta else { return std::future::pending().await };
