@@ -14,7 +14,7 @@ pub struct Gate {
     pub cause: Cause,
 }
 
-/// Why a step of [`probe`] failed.
+/// Why a step of a sandbox's making failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// A sysctl that has to be `wants` is `is`: Debian's kernel.unprivileged_userns_clone, Ubuntu's kernel.apparmor_restrict_unprivileged_userns,

@@ -30,12 +30,12 @@ pub fn state(directory: &Path, entry: &Entry) -> Result<State, Error> {
     })
 }
 
-/// Whether there is the program that [`install`] takes.
+/// Whether there is the program that `install` takes.
 pub fn can_install() -> bool {
     step::find(CERTUTIL).is_some()
 }
 
-/// As [`install`] for a run's authority, where nobody can be asked for a database's password.
+/// As `install`, for a run's authority, where nobody can be asked for a database's password.
 pub fn unattended(directory: &Path, certificate: &Path, common_name: &str) -> Vec<Step> {
     let password_file = ["-f".into(), "/dev/null".into()];
     add(directory, certificate, common_name).into_iter().map(|step| step.with(&password_file)).collect()

@@ -93,10 +93,18 @@ fn descendants(pid: i32) -> Vec<i32> {
     children(pid).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
+/// Each process of a run is in a PID namespace of its own.
+const NAMESPACES: [&str; 3] = ["user", "pid", "pid_for_children"];
+
 /// The namespaces of a process, as `pid:[4026531836]` and the like.
 fn namespaces(pid: &str) -> BTreeSet<String> {
-    let links = ["user", "pid", "pid_for_children", "mnt", "net"].map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")));
+    let links = NAMESPACES.map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")));
     links.into_iter().flatten().map(|link| link.display().to_string()).collect()
+}
+
+/// As long as they are open, no other namespace gets their numbers.
+fn open_namespaces(pid: i32) -> impl Iterator<Item = File> {
+    NAMESPACES.into_iter().filter_map(move |kind| File::open(format!("/proc/{pid}/ns/{kind}")).ok())
 }
 
 /// Processes of the machine with the mark in their environment, or in one of these namespaces.
@@ -166,10 +174,11 @@ fn kills_at_random_moments_leave_nothing(world: &World) {
         let mut struck = Vec::new();
         for run in runs {
             thread::sleep(run.moment.saturating_sub(started.elapsed()));
+            let numbers: Vec<_> = descendants(run.child.id() as i32).into_iter().flat_map(open_namespaces).collect();
             let (held, namespaces) = strike(run.child.id() as i32, run.victims);
-            struck.push((run, held, namespaces));
+            struck.push((run, held, namespaces, numbers));
         }
-        for (mut run, held, namespaces) in struck {
+        for (mut run, held, namespaces, _numbers) in struck {
             let what = run.what;
             let status = wait(&mut run.child).unwrap_or_else(|| panic!("{what}: the supervisor goes on"));
             assert!(!status.success(), "{what}: said to have gone well");
