@@ -498,3 +498,47 @@ async fn shout(mut request: Request<Incoming>) -> Result<Response<authsome::upst
     });
     Ok(Response::new(empty()))
 }
+
+/// In an opened connection that has become something else, each side may end while the other goes on.
+#[tokio::test]
+async fn an_upgraded_connection_ends_one_way_at_a_time() {
+    const LENGTH: usize = 1 << 20;
+    let ca = Ca::new();
+    let (saw, mut heard) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let first = read_head(&mut stream).await.unwrap().starts_with("GET /first");
+            stream.write_all(b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: talk\r\n\r\n").await.unwrap();
+            let mut all = Vec::new();
+            if !first {
+                stream.read_to_end(&mut all).await.unwrap();
+            }
+            stream.write_all(&[b's'; LENGTH]).await.unwrap();
+            stream.shutdown().await.unwrap();
+            if first {
+                stream.read_to_end(&mut all).await.unwrap();
+            }
+            saw.send(all).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for path in ["/first", "/last"] {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {NAME}:{}\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n", addr.port());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut stream).await.unwrap().starts_with("HTTP/1.1 101 "));
+        let mut all = Vec::new();
+        if path == "/first" {
+            stream.read_to_end(&mut all).await.unwrap();
+        }
+        stream.write_all(&[b'c'; LENGTH]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        if path == "/last" {
+            stream.read_to_end(&mut all).await.unwrap();
+        }
+        assert!(all == [b's'; LENGTH], "{path}: {}", all.len());
+        assert!(heard.recv().await.unwrap() == [b'c'; LENGTH], "{path}");
+    }
+}
