@@ -103,6 +103,9 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
         return Err(unasked_upgrade(exchange).into());
     }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && session.protocol == Protocol::Http1 {
+        session.ending.upgraded();
+    }
     let response = returned(response, session.protocol, child, exchange);
     Ok(scrubbed(response, needles, exchange))
 }
