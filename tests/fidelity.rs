@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use support::{Ca, NAME, Proxy, empty, tls_server};
+use support::{Ca, NAME, Origin, Proxy, empty, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -409,5 +409,136 @@ async fn only_what_is_idempotent_is_sent_again() {
             let times = seen.iter().filter(|seen| *seen == method).count();
             assert_eq!(times, 1 + usize::from(answered), "{reset}: {seen:?}");
         }
+    }
+}
+
+/// The child is asked for its body when the server asks, and never where the server answers without.
+#[tokio::test]
+async fn an_expectation_is_the_servers_to_meet() {
+    let ca = Ca::new();
+    let refusal = b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno";
+    let (saw, mut after) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let head = read_head(&mut stream).await.unwrap();
+            let mut body = [0; 4];
+            if head.starts_with("POST /refused") {
+                stream.write_all(refusal).await.unwrap();
+                saw.send(stream.read(&mut body).await.unwrap_or(0)).unwrap();
+                return;
+            }
+            if head.starts_with("POST /asked") {
+                stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+            }
+            stream.read_exact(&mut body).await.unwrap();
+            saw.send(body.len()).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    // A server that knows no expectations says nothing and waits.
+    for (path, interim, answer, octets) in
+        [("/asked", true, "HTTP/1.1 200", 4), ("/refused", false, "HTTP/1.1 417", 0), ("/silent", true, "HTTP/1.1 200", 4)]
+    {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {NAME}:{}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", addr.port());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if interim {
+            assert_eq!(read_head(&mut stream).await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n", "{path}");
+            stream.write_all(b"body").await.unwrap();
+        }
+        assert!(read_head(&mut stream).await.unwrap().starts_with(answer), "{path}");
+        stream.read_exact(&mut [0; 2]).await.unwrap();
+        drop(stream);
+        assert_eq!(after.recv().await.unwrap(), octets, "{path}");
+    }
+}
+
+/// A server of HTTP/2 alone takes WebSockets as RFC 8441 says, whether or not that was known when the first was asked for.
+#[tokio::test]
+async fn a_websocket_reaches_a_server_of_http2_alone() {
+    let ca = Ca::new();
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let late = tls_server(ca.acceptor(NAME, H2), |stream| async move {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        if CONNECTIONS.fetch_add(1, SeqCst) > 0 {
+            builder.enable_connect_protocol();
+        }
+        let _ = builder.serve_connection(TokioIo::new(stream), service_fn(shout)).await;
+    })
+    .await;
+    for addr in [Origin::start(&ca, NAME, H2).await.addr, late] {
+        let proxy = Proxy::before(addr, &ca).await;
+        let mut client = proxy.client(H2).await;
+        for _ in 0..2 {
+            let mut request = Request::connect("/upgrade").body(empty()).unwrap();
+            request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+            let response = client.send(addr.port(), request).await.unwrap();
+            assert_eq!(response.status(), 200, "{:?}", response.headers());
+            let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+            io.write_all(b"hello").await.unwrap();
+            let mut echo = [0; 5];
+            io.read_exact(&mut echo).await.unwrap();
+            assert_eq!(&echo, b"HELLO");
+        }
+    }
+    assert_eq!(CONNECTIONS.load(SeqCst), 2);
+}
+
+async fn shout(mut request: Request<Incoming>) -> Result<Response<authsome::upstream::Body>, Infallible> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        let mut word = [0; 5];
+        while io.read_exact(&mut word).await.is_ok() {
+            io.write_all(&word.to_ascii_uppercase()).await.unwrap();
+        }
+    });
+    Ok(Response::new(empty()))
+}
+
+/// In an opened connection that has become something else, each side may end while the other goes on.
+#[tokio::test]
+async fn an_upgraded_connection_ends_one_way_at_a_time() {
+    const LENGTH: usize = 1 << 20;
+    let ca = Ca::new();
+    let (saw, mut heard) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let first = read_head(&mut stream).await.unwrap().starts_with("GET /first");
+            stream.write_all(b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: talk\r\n\r\n").await.unwrap();
+            let mut all = Vec::new();
+            if !first {
+                stream.read_to_end(&mut all).await.unwrap();
+            }
+            stream.write_all(&[b's'; LENGTH]).await.unwrap();
+            stream.shutdown().await.unwrap();
+            if first {
+                stream.read_to_end(&mut all).await.unwrap();
+            }
+            saw.send(all).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for path in ["/first", "/last"] {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {NAME}:{}\r\nConnection: Upgrade\r\nUpgrade: talk\r\n\r\n", addr.port());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut stream).await.unwrap().starts_with("HTTP/1.1 101 "));
+        let mut all = Vec::new();
+        if path == "/first" {
+            stream.read_to_end(&mut all).await.unwrap();
+        }
+        stream.write_all(&[b'c'; LENGTH]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        if path == "/last" {
+            stream.read_to_end(&mut all).await.unwrap();
+        }
+        assert!(all == [b's'; LENGTH], "{path}: {}", all.len());
+        assert!(heard.recv().await.unwrap() == [b'c'; LENGTH], "{path}");
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Body;
 use crate::host::Target;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -16,17 +17,46 @@ const CONNECTION_HEADERS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// Octets of a `Sec-WebSocket-Key` before base64 (RFC 6455 §4.1).
+const WEBSOCKET_KEY: usize = 16;
+
+const WEBSOCKET: &str = "websocket";
+
 /// HTTP/1.1: origin-form request line (RFC 9112 §3.2.1), `Host` where it was or else first (RFC 9110 §7.2). The host is the target's, whatever
 /// the request said.
 pub fn to_http1(request: &mut Request<Body>, target: &Target) {
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from(path(request.uri()));
+    if is_websocket(request) {
+        upgrade_to_websocket(request);
+    }
     request.extensions_mut().remove::<hyper::ext::Protocol>();
     let headers = request.headers_mut();
     join_cookies(headers);
     if !is_named(headers, target) && headers.insert(header::HOST, host(target)).is_none() {
         host_first(headers);
     }
+}
+
+/// Whether it asks for a WebSocket as HTTP/2 does (RFC 8441 §5).
+pub fn is_websocket(request: &Request<Body>) -> bool {
+    request.extensions().get::<hyper::ext::Protocol>().is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
+}
+
+/// The same as HTTP/1.1 says it (RFC 6455 §4.1).
+fn upgrade_to_websocket(request: &mut Request<Body>) {
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
+}
+
+/// Any value serves: it only shows that the server knows WebSocket (RFC 6455 §1.3), so a random generator that fails leaves it at zero.
+fn websocket_key() -> HeaderValue {
+    let mut key = [0; WEBSOCKET_KEY];
+    drop(rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut key));
+    HeaderValue::try_from(BASE64_STANDARD.encode(key)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Whether the one `Host` is the target's already, so that nothing has to be written.

@@ -1,6 +1,6 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, BoxError, Protocol, adapt, last_words::LastWords, outbound::Outbound, pool::Entry};
+use super::{Body, BoxError, Protocol, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -19,8 +19,12 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 use tokio_rustls::client::TlsStream;
 
 /// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
@@ -38,6 +42,10 @@ const MAX_STREAMS: usize = 100;
 
 /// Room for all of them, so that responses that nobody reads never keep others on their connection from arriving.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+
+/// How often, and how long, the settings of a new HTTP/2 connection are looked for; a server sends them first of all (RFC 9113 §3.4).
+const SETTINGS_LOOK: Duration = Duration::from_millis(5);
+const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
 
 /// A verified connection that can take one request now.
 pub enum Connection {
@@ -67,9 +75,11 @@ pub struct Http1 {
 pub struct H2 {
     sender: http2::SendRequest<Body>,
     load: Arc<Load>,
+    /// To its task: whether the server has announced extended CONNECT (RFC 8441 §3).
+    questions: mpsc::UnboundedSender<oneshot::Sender<bool>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Load {
     streams: AtomicUsize,
     /// How many the server (RFC 9113 §5.1.2) and we allow at once.
@@ -99,8 +109,8 @@ pub struct ResponseBody {
 
 /// What a response body arrives by.
 enum Carrier {
-    /// Driven by whoever reads the body, and back to its entry once that has been read to the end.
-    Http1(Http1, Arc<Entry>),
+    /// Driven by whoever reads the body, and back to its entry, if it may be used again, once that has been read to the end.
+    Http1(Http1, Option<Arc<Entry>>),
     H2 {
         _place: Stream,
     },
@@ -129,17 +139,23 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
                 .initial_connection_window_size(CONNECTION_WINDOW);
             let (sender, connection) = builder.handshake(io).await?;
             let limit = connection.current_max_send_streams().min(MAX_STREAMS);
-            let load = Arc::new(Load { streams: AtomicUsize::new(0), limit: AtomicUsize::new(limit) });
+            let load = Arc::new(Load { limit: AtomicUsize::new(limit), ..Load::default() });
+            let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<bool>>();
             let seen = load.clone();
             tokio::spawn(async move {
                 let mut connection = pin!(connection);
-                let driven = poll_fn(|cx| {
-                    seen.limit.store(connection.current_max_send_streams().min(MAX_STREAMS), Ordering::Relaxed);
-                    connection.as_mut().poll(cx)
-                });
-                log_end(driven.await);
+                loop {
+                    let driven = poll_fn(|cx| {
+                        seen.limit.store(connection.current_max_send_streams().min(MAX_STREAMS), Ordering::Relaxed);
+                        connection.as_mut().poll(cx)
+                    });
+                    tokio::select! {
+                        end = driven => return log_end(end),
+                        Some(answer) = asked.recv() => drop(answer.send(connection.is_extended_connect_protocol_enabled())),
+                    }
+                }
             });
-            Ok(Opened::H2(H2 { sender, load }))
+            Ok(Opened::H2(H2 { sender, load, questions }))
         }
     }
 }
@@ -167,6 +183,24 @@ impl H2 {
 
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether the server has said so far that it takes extended CONNECT (RFC 8441 §3).
+    pub async fn takes_connect(&self) -> bool {
+        let (ask, answer) = oneshot::channel();
+        self.questions.send(ask).is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// On a new connection: a place once the server has said that it takes extended CONNECT, or `None` if it does not in time. hyper does not tell
+    /// when the server's settings have come.
+    pub async fn enter_for_connect(&self) -> Option<Connection> {
+        for _ in 0..SETTINGS_LIMIT.div_duration_f32(SETTINGS_LOOK) as usize {
+            if self.takes_connect().await {
+                return Some(self.enter());
+            }
+            tokio::time::sleep(SETTINGS_LOOK).await;
+        }
+        None
     }
 
     pub fn is_unused(&self) -> bool {
@@ -204,6 +238,7 @@ impl Http1 {
     }
 
     async fn send(mut self, request: Request<Body>, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
+        let (request, expectation) = expect::hold(request);
         let sending = Arc::new(());
         let request = match request.body().is_end_stream() {
             true => request,
@@ -215,12 +250,15 @@ impl Http1 {
             response.as_mut().poll(cx)
         });
         let response = response.await?;
-        let carrier = if response.status() == StatusCode::SWITCHING_PROTOCOLS || Arc::strong_count(&sending) > 1 {
+        let unsent = expectation.is_some_and(|expectation| expectation.answered(response.status()));
+        let carrier = if unsent {
+            Some(Carrier::Http1(self, None))
+        } else if response.status() == StatusCode::SWITCHING_PROTOCOLS || Arc::strong_count(&sending) > 1 {
             // It has to go on whether or not anybody reads the response.
             self.drive(entry.clone());
             None
         } else {
-            Some(Carrier::Http1(self, entry.clone()))
+            Some(Carrier::Http1(self, Some(entry.clone())))
         };
         Ok(response.map(|inner| ResponseBody { inner, ended: false, broken: None, carrier }))
     }
@@ -314,7 +352,7 @@ impl http_body::Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         let whole = self.ended || self.inner.is_end_stream();
-        if let Some(Carrier::Http1(mut connection, entry)) = self.carrier.take()
+        if let Some(Carrier::Http1(mut connection, Some(entry))) = self.carrier.take()
             && whole
         {
             match connection.is_ready() {

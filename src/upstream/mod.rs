@@ -4,6 +4,7 @@ mod adapt;
 mod connect;
 mod connection;
 mod error;
+mod expect;
 mod forbidden;
 mod last_words;
 mod no_proxy;
@@ -186,22 +187,64 @@ impl Upstream {
     }
 
     async fn exchange(&self, destination: &Destination, request: Request<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
+        let entry = self.entry(destination);
+        if request.version() == Version::HTTP_2 && adapt::is_websocket(&request) {
+            return Box::pin(self.websocket(destination, request, &entry)).await;
+        }
+        self.exchange_on(destination, request, &entry).await
+    }
+
+    /// A WebSocket asked for in HTTP/2 goes on so where the server is known to take it, and else in HTTP/1.1, which every WebSocket server speaks
+    /// but those of HTTP/2 alone.
+    async fn websocket(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        entry: &Arc<Entry>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        let target = &destination.target;
+        for shared in entry.shared() {
+            if shared.takes_connect().await
+                && let Some(connection) = shared.lease()
+            {
+                return connection.send(request, target, entry).await.map_err(|failure| failure.into_error(target));
+            }
+        }
+        let (head, body) = request.into_parts();
+        let mut in_http1 = Request::from_parts(head.clone(), body);
+        *in_http1.version_mut() = Version::HTTP_11;
+        let refused = match self.exchange_on(destination, in_http1, entry).await {
+            Err(error @ UpstreamError::Tls { .. }) if entry.speaks() == Some(Protocol::H2) => error,
+            exchanged => return exchanged,
+        };
+        let Opened::H2(shared) = self.open(destination, true, entry).await? else { return Err(refused) };
+        entry.share(shared.clone());
+        let Some(connection) = shared.enter_for_connect().await else { return Err(refused) };
+        let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
+        connection.send(request, target, entry).await.map_err(|failure| failure.into_error(target))
+    }
+
+    async fn exchange_on(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        entry: &Arc<Entry>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
         let h2 = request.version() == Version::HTTP_2;
         let target = &destination.target;
-        let entry = self.entry(destination);
         let Some(pooled) = entry.take(h2) else {
-            return Box::pin(self.send_fresh(destination, request, h2, &entry)).await;
+            return Box::pin(self.send_fresh(destination, request, h2, entry)).await;
         };
         let (head, body) = request.into_parts();
         let idempotent = head.method.is_idempotent() && matches!(pooled, Connection::Http1(_));
         let again = (body.is_end_stream() && (h2 || idempotent)).then(|| head.clone());
-        match pooled.send(Request::from_parts(head, body), target, &entry).await {
+        match pooled.send(Request::from_parts(head, body), target, entry).await {
             Ok(response) => Ok(response),
-            Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, &entry)).await,
+            Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, entry)).await,
             Err(Failure::Sent(error)) => match again {
                 Some(head) if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error)) => {
                     let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
-                    Box::pin(self.send_fresh(destination, request, h2, &entry)).await
+                    Box::pin(self.send_fresh(destination, request, h2, entry)).await
                 }
                 _ => Err(http_error(target, error)),
             },
@@ -216,9 +259,7 @@ impl Upstream {
         entry: &Arc<Entry>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let connection = self.connection(destination, h2, entry).await?;
-        connection.send(request, &destination.target, entry).await.map_err(|failure| match failure {
-            Failure::Unsent(_, error) | Failure::Sent(error) => http_error(&destination.target, error),
-        })
+        connection.send(request, &destination.target, entry).await.map_err(|failure| failure.into_error(&destination.target))
     }
 
     /// A new connection, or for HTTP/2 a place on the one that another request has opened meanwhile.
@@ -276,6 +317,13 @@ async fn sweep(pool: Weak<Pool>) {
         tokio::time::sleep(pool::SWEEP).await;
         let Some(pool) = pool.upgrade() else { return };
         pool.sweep(Instant::now());
+    }
+}
+
+impl Failure {
+    fn into_error(self, target: &Target) -> UpstreamError {
+        let (Self::Unsent(_, error) | Self::Sent(error)) = self;
+        http_error(target, error)
     }
 }
 

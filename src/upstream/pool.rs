@@ -107,6 +107,13 @@ impl Entry {
         None
     }
 
+    /// The HTTP/2 connections that there are.
+    pub fn shared(&self) -> Vec<H2> {
+        let mut state = self.state();
+        state.used = Some(Instant::now());
+        state.h2.iter().filter(|shared| !shared.is_closed()).cloned().collect()
+    }
+
     /// An HTTP/1.1 connection that is done with its last request.
     pub fn put(&self, connection: Http1) {
         let mut state = self.state();

@@ -2,12 +2,12 @@
 
 use crate::{
     Case,
-    support::world::{World, show, succeeded},
+    support::world::{World, finish, show, succeeded},
 };
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    process::Stdio,
+    process::{Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("slow_http2_readers_hold_their_own_requests", slow_http2_readers_hold_their_own_requests),
     ("a_body_cut_by_the_origin_is_seen_as_cut", a_body_cut_by_the_origin_is_seen_as_cut),
     ("without_descriptors_the_next_connection_waits", without_descriptors_the_next_connection_waits),
+    ("a_crowd_of_connections_to_one_host_is_served", a_crowd_of_connections_to_one_host_is_served),
     ("soak", soak),
 ];
 
@@ -36,6 +37,29 @@ fn a_body_cut_by_the_origin_is_seen_as_cut(world: &World) {
         let (inside, outside) = (world.inside(&["sh", "-c", &client]), world.outside(&["sh", "-c", &client]));
         assert_eq!(outside.status.code(), Some(expected), "{version} outside: {}", show(&outside));
         assert_eq!(inside.status.code(), Some(expected), "{version} inside: {}", show(&inside));
+    }
+}
+
+/// Each with a request of its own under way; and then as many streams on one connection as curl lets it have.
+fn a_crowd_of_connections_to_one_host_is_served(world: &World) {
+    const CROWD: usize = 300;
+    const STREAMS: usize = 100;
+    let script = format!(
+        "ulimit -n 4096; python3 load.py crowd {CROWD}
+         curl -fsS --http2 --parallel --parallel-max {STREAMS} 'https://api.openai.com/stream/[1-{STREAMS}]' -d 0123456789 -o 'got#1'
+         cat got* | sort | uniq -c; rm got*"
+    );
+    let client = ["sh", "-euc", &script];
+    type Way = fn(&World, &[&str]) -> Output;
+    let environment: Way = |world, client| finish(&mut world.by_environment(&[], client));
+    for (way, run) in [("outside", World::outside as Way), ("transparent", World::inside), ("environment", environment)] {
+        let said = succeeded(&run(world, &client));
+        assert_eq!(said.split_whitespace().collect::<Vec<_>>().join(" "), "served 100 10 bytes for api.openai.com", "{way}");
+        let mut seen: Vec<_> = world.internet.take_requests().into_iter().map(|request| request.path).collect();
+        seen.sort();
+        let all = seen.len();
+        seen.dedup();
+        assert_eq!((all, seen.len()), (CROWD + STREAMS, CROWD + STREAMS), "{way}: each once");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use crate::{
     Case,
-    support::world::{Mode, World, succeeded},
+    support::{
+        origin::Origin,
+        world::{Mode, World, succeeded},
+    },
 };
 
 /// SHA-256 of the mebibyte that `odd.py tcp` sends and gets back.
@@ -13,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("pinned_client_works_with_an_unmatched_host", pinned_client_works_with_an_unmatched_host),
     ("raw_tcp_is_echoed", raw_tcp_is_echoed),
     ("server_may_speak_first", server_may_speak_first),
+    ("either_side_may_end_first", either_side_may_end_first),
     ("udp_passes_or_is_rejected_at_once", udp_passes_or_is_rejected_at_once),
     ("quic_is_refused", quic_is_refused),
     ("loopback_stays_inside", loopback_stays_inside),
@@ -47,6 +51,24 @@ fn raw_tcp_is_echoed(world: &World) {
 fn server_may_speak_first(world: &World) {
     for host in ["203.0.113.12", "2001:db8:113::12"] {
         assert_eq!(succeeded(&world.inside(&["python3", "odd.py", "banner", host, "2525"])), "220 raw.test ready\n");
+    }
+}
+
+/// The server has said all it will and still hears all that the client says; `odd.py tcp` is the other way round.
+fn either_side_may_end_first(world: &World) {
+    let server = "import hashlib, socket
+s = socket.create_server(('203.0.113.14', 9000)); print('ready', flush=True)
+while True:
+    c = s.accept()[0]; c.sendall(b'all I say'); c.shutdown(socket.SHUT_WR)
+    print('heard', hashlib.sha256(b''.join(iter(lambda: c.recv(65536), b''))).hexdigest(), flush=True); c.close()";
+    let client = "import socket
+c = socket.create_connection(('203.0.113.14', 9000), timeout=20)
+print(b''.join(iter(lambda: c.recv(100), b'')).decode(), flush=True)
+c.sendall(bytes(range(256)) * 4096)";
+    let origin = Origin::start(world, &mut world.command(&["/usr/bin/python3", "-u", "-c", server]), "ready");
+    for (way, output) in world.every_way(&["python3", "-c", client]) {
+        assert_eq!(succeeded(&output), "all I say\n", "{way}");
+        assert_eq!(origin.said_until("heard"), [format!("heard {ECHOED}")], "{way}");
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     Case,
     support::{
         internet::pki::{EXPIRED, UNKNOWN_ISSUER, WRONG_HOST},
+        origin::Origin,
         world::{ACME_KEY, OPENAI_KEY, World, show, succeeded},
     },
 };
@@ -18,7 +19,13 @@ pub const CASES: &[Case] = &[
     ("websocket_is_injected_and_switched", websocket_is_injected_and_switched),
     ("large_body_arrives_whole", large_body_arrives_whole),
     ("echoed_key_is_scrubbed", echoed_key_is_scrubbed),
+    ("a_silent_server_is_the_clients_to_give_up", a_silent_server_is_the_clients_to_give_up),
 ];
+
+/// Accepts, and says nothing.
+const SILENT: &str = "import socket, sys, time
+s = socket.create_server((sys.argv[1], int(sys.argv[2]))); print('ready', flush=True)
+while True: kept = globals().setdefault('kept', []); kept.append(s.accept())";
 
 /// Status, headers and body as curl prints them.
 fn curl(world: &World, url: &str) -> String {
@@ -91,4 +98,28 @@ fn echoed_key_is_scrubbed(world: &World) {
     assert!(said.contains("authorization: bearer ") && !said.contains(&OPENAI_KEY.to_lowercase()), "{said}");
     let [request] = &world.internet.take_requests()[..] else { panic!("one request expected") };
     assert!(request.header("authorization").is_some_and(|value| value.contains(OPENAI_KEY)), "the origin did receive and echo it");
+}
+
+/// Before the TLS handshake, or with a request unanswered: curl's own limit ends it (CURLE_OPERATION_TIMEDOUT), and no answer of ours. A server that
+/// gives up says so itself.
+fn a_silent_server_is_the_clients_to_give_up(world: &World) {
+    let silent =
+        |host: &str, port: &str| Origin::start(world, &mut world.command(&["/usr/bin/python3", "-u", "-c", SILENT, host, port]), "ready");
+    let ask = |options: &str| format!("curl -sS {options} https://programs.acme.test/ >answer; echo $? $(wc -c <answer)");
+    {
+        let _mute = silent("203.0.113.14", "443");
+        for (way, output) in world.every_way(&["sh", "-c", &ask("-4 -m 1")]) {
+            assert_eq!(succeeded(&output), "28 0\n", "{way}");
+        }
+    }
+    let _behind = silent("127.0.0.1", "8001");
+    let patience = "proxy_pass http://127.0.0.1:8001; proxy_read_timeout";
+    let _front = Origin::nginx(world, &format!("location / {{ {patience} 1h; }} location /timeout {{ {patience} 1s; }}"));
+    for version in ["--http1.1", "--http2"] {
+        let gateway = format!("curl -sS {version} -o /dev/null -w '%{{http_code}}\\n' https://programs.acme.test/timeout");
+        let client = format!("{}; {}; {gateway}", ask(&format!("{version} -m 1")), ask(&format!("{version} -m 1 -d some")));
+        for (way, output) in world.every_way(&["sh", "-c", &client]) {
+            assert_eq!(succeeded(&output), "28 0\n28 0\n504\n", "{way} {version}");
+        }
+    }
 }

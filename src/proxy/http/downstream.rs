@@ -25,18 +25,21 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Closed without a TLS close_notify when dropped, and with RST instead of FIN once told so, or by a panic.
 pub struct Downstream {
     stream: TlsStream<TcpStream>,
-    reset: Reset,
+    ending: Ending,
     /// Once all has been sent.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// Tells a [`Downstream`], which hyper owns, how to end.
 #[derive(Clone, Default)]
-pub struct Reset(Arc<AtomicBool>);
+pub struct Ending {
+    reset: Arc<AtomicBool>,
+    upgraded: Arc<AtomicBool>,
+}
 
 impl Downstream {
-    pub fn new(stream: TlsStream<TcpStream>, reset: Reset) -> Self {
-        Self { stream, reset, linger: None }
+    pub fn new(stream: TlsStream<TcpStream>, ending: Ending) -> Self {
+        Self { stream, ending, linger: None }
     }
 }
 
@@ -57,13 +60,18 @@ impl Downstream {
     }
 }
 
-impl Reset {
+impl Ending {
+    /// HTTP is over on this connection, and whatever the child sends from now on is somebody's to read.
+    pub fn upgraded(&self) {
+        self.upgraded.store(true, Relaxed);
+    }
+
     /// What the server has reset is reset for the child as well.
     pub fn follow(&self, error: &(dyn Error + 'static)) {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
-                self.0.store(true, Relaxed);
+                self.reset.store(true, Relaxed);
             }
             cause = error.source();
         }
@@ -72,7 +80,7 @@ impl Reset {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        if self.reset.0.load(Relaxed) || std::thread::panicking() {
+        if self.ending.reset.load(Relaxed) || std::thread::panicking() {
             // A socket that refuses the option is dead already.
             drop(self.stream.get_ref().0.set_zero_linger());
         }
@@ -103,6 +111,9 @@ impl AsyncWrite for Downstream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending.upgraded.load(Relaxed) {
+            return Pin::new(&mut self.stream).poll_shutdown(context);
+        }
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));

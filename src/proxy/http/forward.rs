@@ -88,7 +88,6 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
-    upgrade::websocket_in_http1(&mut parts);
     let request = Request::from_parts(parts, exchange.request_body(body));
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
@@ -103,6 +102,9 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
         return Err(unasked_upgrade(exchange).into());
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && session.protocol == Protocol::Http1 {
+        session.ending.upgraded();
     }
     let response = returned(response, session.protocol, child, exchange);
     Ok(scrubbed(response, needles, exchange))

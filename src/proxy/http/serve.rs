@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncBufReadExt;
 
 use super::{
-    downstream::{Downstream, Reset},
+    downstream::{Downstream, Ending},
     forward::forward,
 };
 use crate::{
@@ -65,6 +65,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Told to the first request instead of trying again at once.
     pub failure: Mutex<Option<UpstreamError>>,
+    /// How the child's connection is to end.
+    pub ending: Ending,
 }
 
 /// How an opened connection ended.
@@ -84,19 +86,19 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
         Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Ended::Unused,
         Ok(Ok([]) | Err(_)) | Err(_) => return Ended::Served,
     }
-    let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure) });
+    let ending = Ending::default();
+    let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure), ending: ending.clone() });
     let service = service_fn(move |request| {
         let session = session.clone();
         // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
         // HTTP/2 stream.
         Box::pin(async move { forward(session, request).await })
     });
-    let reset = Reset::default();
-    let io = TokioIo::new(Downstream::new(stream, reset.clone()));
+    let io = TokioIo::new(Downstream::new(stream, ending.clone()));
     let follow = |ended: &hyper::Result<()>| {
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
-            reset.follow(error);
+            ending.follow(error);
         }
     };
     // The connection outlives its last poll, so that its socket closes as it was told.

@@ -7,8 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::Incoming,
     ext::Protocol,
@@ -22,9 +21,6 @@ use crate::audit::Blame;
 
 /// Octets of each direction's buffer.
 const BUFFER: usize = 16 * 1024;
-
-/// Octets of a `Sec-WebSocket-Key` before base64 (RFC 6455 §4.1).
-const WEBSOCKET_KEY: usize = 16;
 
 const WEBSOCKET: &str = "websocket";
 
@@ -44,31 +40,10 @@ pub fn method(request: &Parts) -> &Method {
     if websocket { &Method::GET } else { &request.method }
 }
 
-/// A WebSocket asked for in HTTP/2 is asked for upstream in HTTP/1.1, which every WebSocket server speaks, while few speak RFC 8441.
-pub fn websocket_in_http1(request: &mut Parts) {
-    let websocket = request.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() == WEBSOCKET);
-    if !websocket {
-        return;
-    }
-    request.extensions.remove::<Protocol>();
-    request.method = Method::GET;
-    request.version = Version::HTTP_11;
-    request.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    request.headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
-    request.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
-}
-
 /// Says the same that a `101` says, to a child that asked in HTTP/2 (RFC 8441 §5).
 pub fn granted_in_h2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
-}
-
-/// Any value serves: it only shows that the server knows WebSocket (RFC 6455 §1.3), so a random generator that fails leaves it at zero.
-fn websocket_key() -> HeaderValue {
-    let mut key = [0; WEBSOCKET_KEY];
-    drop(rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut key));
-    HeaderValue::try_from(BASE64_STANDARD.encode(key)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Waits for both sides to switch, then relays until both have ended. Runs on its own, since the response must go out first.

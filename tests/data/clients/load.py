@@ -1,4 +1,4 @@
-"""load.py slow|slow_http2|hold N|idle IDLE BUSY|ports N|silence|silent_tunnels N|soak: load of a kind that holds its own connections and no other."""
+"""load.py slow|slow_http2|hold N|crowd N|idle IDLE BUSY|ports N|silence|silent_tunnels N|soak: load of a kind that holds its own connections and no other."""
 import functools, os, random, resource, socket, ssl, struct, subprocess, sys, time, urllib.parse
 
 HOST, RAW = "api.openai.com", ("203.0.113.12", 8443)
@@ -196,6 +196,18 @@ def silent_tunnels(count):
     sys.stdin.readline()
 
 
+def crowd(count):
+    """So many connections to one host, all open and all with a request under way before the first answer is read."""
+    held = [tls() for _ in range(count)]
+    for number, s in enumerate(held):
+        s.sendall(head(f"/crowd/{number}", "POST", "content-length: 10\r\n") + b"half ")
+    for s in held:
+        s.sendall(b"whole")
+    for s in held:
+        assert answer(s).startswith(b"10 bytes for ")
+    print("served", flush=True)
+
+
 def echo():
     data = os.urandom(256 * 1024)
     with socket.create_connection(RAW, timeout=60) as s:
@@ -248,6 +260,6 @@ def soak():
         print("round", flush=True)
 
 
-{"slow": slow, "slow_http2": slow_http2, "hold": hold, "idle": idle, "ports": ports, "silence": silence, "silent_tunnels": silent_tunnels, "soak": soak}[sys.argv[1]](
+{"slow": slow, "slow_http2": slow_http2, "hold": hold, "crowd": crowd, "idle": idle, "ports": ports, "silence": silence, "silent_tunnels": silent_tunnels, "soak": soak}[sys.argv[1]](
     *map(int, sys.argv[2:])
 )
