@@ -174,7 +174,7 @@ fn two_thousand_idle_connections_cost_little(world: &World) {
     assert!(each <= KIB_PER_IDLE, "{each} KiB for each idle connection");
 }
 
-/// KiB of the supervisor's own memory (proportional set size) for an opened connection that waits for its next request: TLS and HTTP on the
+/// KiB of the supervisor's anonymous memory for an opened connection that waits for its next request: TLS and HTTP on the
 /// client's side, and its task. A development build takes 49; what a release takes, docs/performance.md tells.
 const KIB_PER_IDLE_OPENED: u64 = 56;
 

@@ -1,5 +1,6 @@
 //! Much at once, and for long: slow and broken peers, too few descriptors, and hours in minutes.
 
+use super::faults::status_kib;
 use crate::{
     Case,
     support::world::{World, finish, show, succeeded},
@@ -80,7 +81,8 @@ fn without_descriptors_the_next_connection_waits(world: &World) {
     assert!(said.ends_with("served\n"), "{said}");
 }
 
-/// What a process holds: KiB that are its own (proportional set size), descriptors, threads.
+/// What a process holds: KiB of anonymous memory, descriptors, threads. The program's own pages are left out: in any figure that counts them
+/// they weigh the more the fewer other runs there are to share them with.
 #[derive(Debug, Clone, Copy)]
 pub struct Holds {
     pub kib: u64,
@@ -90,11 +92,8 @@ pub struct Holds {
 
 impl Holds {
     pub fn of(pid: u32) -> Self {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let kib = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
         let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
-        let kib = kib.trim().split(' ').next().unwrap().parse().unwrap();
-        Self { kib, descriptors: count("fd"), threads: count("task") }
+        Self { kib: status_kib(pid, "RssAnon"), descriptors: count("fd"), threads: count("task") }
     }
 
     fn most(samples: &[Self]) -> Self {
