@@ -544,6 +544,43 @@ async fn a_definitions_own_placeholder_is_told() {
     }
 }
 
+/// While the server thinks, and in the middle of an answer: it sees its own connection end. With a farewell, a child may only have said all.
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_along() {
+    let ca = Ca::new();
+    let (saw, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            if head.starts_with(b"GET /answered ") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+            }
+            saw.send("asked").unwrap();
+            drop(stream.read(&mut [0]).await);
+            saw.send("left").unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for path in ["/", "/answered"] {
+        for reset in [false, true] {
+            let mut client = proxy.tls(NAME, H1).await.unwrap();
+            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: {NAME}:{}\r\n\r\n", addr.port()).as_bytes()).await.unwrap();
+            assert_eq!(events.recv().await, Some("asked"));
+            if reset {
+                client.get_ref().0.set_zero_linger().unwrap();
+            }
+            drop(client);
+            assert_eq!(events.recv().await, Some("left"), "{path} {reset}");
+        }
+    }
+    proxy.records(4).await;
+}
+
 #[tokio::test]
 async fn plain_http_is_never_injected() {
     let (saw, mut heads) = tokio::sync::mpsc::unbounded_channel();

@@ -5,13 +5,14 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -19,12 +20,14 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::upstream::BoxError;
+
 /// After our last octet, how long a child that goes on sending may be silent before its connection is closed; nginx's lingering_timeout.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Closed without a TLS close_notify when dropped, and with RST instead of FIN once told so, or by a panic.
 pub struct Downstream {
-    stream: TlsStream<TcpStream>,
+    incoming: Watch,
     ending: Ending,
     /// Once all has been sent.
     linger: Option<Pin<Box<Sleep>>>,
@@ -37,13 +40,56 @@ pub struct Ending {
     upgraded: Arc<AtomicBool>,
 }
 
-impl Downstream {
-    pub fn new(stream: TlsStream<TcpStream>, ending: Ending) -> Self {
-        Self { stream, ending, linger: None }
+/// Sees a child leave while hyper, which has read a whole request, does not read. Of the task that hyper's connection is of.
+#[derive(Clone)]
+pub struct Watch(Arc<Mutex<Incoming>>);
+
+/// The stream, and what was read while a request was under way: of the next one, or of a body.
+struct Incoming {
+    stream: TlsStream<TcpStream>,
+    ahead: Vec<u8>,
+    /// With a close_notify: the child has said all, and may still read (RFC 8446 §6.1).
+    ended: bool,
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready once the connection is broken: by a reset, or by an end without close_notify.
+    pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let mut incoming = self.lock();
+        if incoming.ended || !incoming.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        let mut chunk = [0; 1024];
+        let mut read = ReadBuf::new(&mut chunk);
+        if let Err(error) = ready!(Pin::new(&mut incoming.stream).poll_read(context, &mut read)) {
+            return Poll::Ready(error);
+        }
+        match read.filled() {
+            [] => incoming.ended = true,
+            octets => {
+                incoming.ahead.extend_from_slice(octets);
+                // hyper may wait for them: it looked before.
+                context.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
     }
 }
 
 impl Downstream {
+    pub fn new(stream: TlsStream<TcpStream>, ending: Ending) -> Self {
+        let incoming = Incoming { stream, ahead: Vec::new(), ended: false };
+        Self { incoming: Watch(Arc::new(Mutex::new(incoming))), ending, linger: None }
+    }
+
+    pub fn watch(&self) -> Watch {
+        self.incoming.clone()
+    }
+
     /// Reads and forgets until the child closes as well: a connection that is closed with octets unread is reset, and the child might lose our last
     /// answer over it (RFC 9112 §9.6).
     fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -51,7 +97,7 @@ impl Downstream {
         let mut chunk = [0; 4096];
         loop {
             let mut unread = ReadBuf::new(&mut chunk);
-            match Pin::new(&mut self.stream).poll_read(context, &mut unread) {
+            match Pin::new(&mut self.incoming.lock().stream).poll_read(context, &mut unread) {
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => linger.as_mut().reset(Instant::now() + LINGER),
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return linger.as_mut().poll(context),
@@ -82,42 +128,81 @@ impl Drop for Downstream {
     fn drop(&mut self) {
         if self.ending.reset.load(Relaxed) || std::thread::panicking() {
             // A socket that refuses the option is dead already.
-            drop(self.stream.get_ref().0.set_zero_linger());
+            drop(self.incoming.lock().stream.get_ref().0.set_zero_linger());
         }
     }
 }
 
 impl AsyncRead for Downstream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut incoming = self.incoming.lock();
+        if incoming.ahead.is_empty() {
+            return Pin::new(&mut incoming.stream).poll_read(context, buffer);
+        }
+        let octets = incoming.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&incoming.ahead[..octets]);
+        incoming.ahead.drain(..octets);
+        if incoming.ahead.is_empty() {
+            incoming.ahead = Vec::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Downstream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.incoming.lock().stream).poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.incoming.lock().stream).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.incoming.lock().stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.incoming.lock().stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ending.upgraded.load(Relaxed) {
-            return Pin::new(&mut self.stream).poll_shutdown(context);
+            return Pin::new(&mut self.incoming.lock().stream).poll_shutdown(context);
         }
         if self.linger.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            ready!(Pin::new(&mut self.incoming.lock().stream).poll_shutdown(context))?;
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
         }
         self.poll_leave(context).map(Ok)
+    }
+}
+
+/// A response's body, which ends in an error once the child has left.
+pub struct Watched<B> {
+    pub body: B,
+    pub watch: Watch,
+}
+
+impl<B> Body for Watched<B>
+where
+    B: Body<Error = BoxError> + Unpin,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        if let Poll::Ready(left) = self.watch.poll_left(context) {
+            return Poll::Ready(Some(Err(left.into())));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
+
+use http::Response;
 
 use hyper::{
     server::conn::{http1, http2},
@@ -15,13 +18,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncBufReadExt;
 
 use super::{
-    downstream::{Downstream, Ending},
+    downstream::{Downstream, Ending, Watch, Watched},
     forward::forward,
 };
 use crate::{
     proxy::{Context, tls::Opened},
     route::HostRoutes,
-    upstream::{Destination, Protocol, UpstreamError},
+    upstream::{Body, BoxError, Destination, Protocol, UpstreamError},
 };
 
 /// Octets of a request head, for HTTP/2 as RFC 9113 §6.5.2 counts them: fields of 64 KiB, which some APIs take, with room for the rest.
@@ -88,13 +91,12 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     }
     let ending = Ending::default();
     let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure), ending: ending.clone() });
-    let service = service_fn(move |request| {
-        let session = session.clone();
-        // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
-        // HTTP/2 stream.
-        Box::pin(async move { forward(session, request).await })
-    });
-    let io = TokioIo::new(Downstream::new(stream, ending.clone()));
+    let downstream = Downstream::new(stream, ending.clone());
+    let watch = downstream.watch();
+    let io = TokioIo::new(downstream);
+    // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
+    // HTTP/2 stream.
+    let forward = move |request| Box::pin(forward(session.clone(), request));
     let follow = |ended: &hyper::Result<()>| {
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
@@ -103,10 +105,26 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     };
     // The connection outlives its last poll, so that its socket closes as it was told.
     match protocol {
-        Protocol::Http1 => follow(&pin!(http1().serve_connection(io, service).with_upgrades()).await),
-        Protocol::H2 => follow(&pin!(http2().serve_connection(io, service)).await),
+        Protocol::Http1 => {
+            let service = service_fn(move |request| watched(forward(request), watch.clone()));
+            follow(&pin!(http1().serve_connection(io, service).with_upgrades()).await);
+        }
+        // hyper reads all the time, and knows.
+        Protocol::H2 => follow(&pin!(http2().serve_connection(io, service_fn(forward))).await),
     }
     Ended::Served
+}
+
+/// A request whose child leaves ends at the server, too, as if the child had been connected to it.
+async fn watched(
+    mut forwarding: Pin<Box<impl Future<Output = Result<Response<Body>, UpstreamError>>>>,
+    watch: Watch,
+) -> Result<Response<Watched<Body>>, BoxError> {
+    let response = std::future::poll_fn(|context| match watch.poll_left(context) {
+        Poll::Ready(left) => Poll::Ready(Err(left.into())),
+        Poll::Pending => forwarding.as_mut().poll(context).map_err(BoxError::from),
+    });
+    Ok(response.await?.map(|body| Watched { body, watch }))
 }
 
 pub fn http1() -> http1::Builder {
