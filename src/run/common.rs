@@ -6,20 +6,22 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use zeroize::Zeroize;
 
-use super::{RunError, identity::Identity, options::RunOptions};
+use super::{RunError, audit_log, identity::Identity, options::RunOptions, routes};
 use crate::{
     config::Config,
-    credential::Needles,
+    credential::{Needles, Stored},
     host::Host,
     provider::{Catalog, PLACEHOLDER, Provider, ProviderName},
+    proxy::{self, tls::Authority},
     route::policy::{Policy, Protocol},
+    upstream::{self, Proxies, Upstream},
     vault::{ConnectionName, Vault},
 };
 
@@ -54,6 +56,46 @@ pub fn policy(options: &RunOptions, config: &Config) -> Result<Policy, RunError>
     match policy.names(Protocol::Udp).or_else(|| policy.names(Protocol::Icmp)) {
         Some(rule) => Err(RunError::RuleUnsupported(rule.to_string())),
         None => Ok(policy),
+    }
+}
+
+/// What the data plane of either mode is made of.
+pub struct DataPlane<'a> {
+    pub id: &'a str,
+    pub home: &'a Path,
+    pub connected: &'a [Connected],
+    pub passthrough: &'a [Host],
+    pub policy: &'a Policy,
+    pub upstream_ca: &'a [PathBuf],
+    pub proxies: &'a Proxies,
+    /// Whether this host's own addresses may be connected to.
+    pub allow_host_addresses: bool,
+}
+
+impl DataPlane<'_> {
+    /// With nothing opened that can wait for the first request.
+    pub fn context(self, options: &RunOptions, config: &Config, authority: Authority) -> Result<proxy::Context, RunError> {
+        let vault = Vault::open(self.home, config.key.clone());
+        let routes = routes(self.home, self.connected, self.passthrough, &vault)?;
+        let resolver = Stored::new(vault, self.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
+        let upstream = Upstream::new(upstream::Options {
+            extra_roots: self.upstream_ca.to_vec(),
+            connect_timeout: upstream::CONNECT_TIMEOUT,
+            allow_host_addresses: self.allow_host_addresses,
+            named_addresses: self.policy.named_addresses(),
+            proxies: self.proxies.clone(),
+        });
+        Ok(proxy::Context {
+            routes,
+            policy: self.policy.clone(),
+            resolver: Box::new(resolver),
+            upstream,
+            audit: audit_log(config, self.id)?,
+            names: Arc::default(),
+            notices: proxy::Notices::stderr(options.verbosity),
+            placeholders: placeholders(self.connected),
+            authority,
+        })
     }
 }
 
@@ -107,7 +149,7 @@ pub fn wipe(value: OsString) {
 }
 
 /// What the command finds in place of keys, to be known again; the usual one may also have come from elsewhere.
-pub fn placeholders(connected: &[Connected]) -> Option<Arc<Needles>> {
+fn placeholders(connected: &[Connected]) -> Option<Arc<Needles>> {
     let of_providers = connected.iter().map(|connected| connected.provider.placeholder.as_str());
     Needles::new(of_providers.chain([PLACEHOLDER]).collect::<BTreeSet<_>>())
 }

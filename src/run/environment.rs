@@ -30,24 +30,23 @@ use tokio::{
 };
 
 use super::{
-    RunError, audit_log, ca,
-    common::{self, Connected, LAST_BYTES},
+    RunError, ca,
+    common::{self, Connected, DataPlane, LAST_BYTES},
     identity::Identity,
     options::RunOptions,
-    process, proxies, routes, say, settle,
+    process, proxies, say, settle,
     signals::{self, Sent, Signals, Terminal},
     trust::{self, Trust},
     variables,
 };
 use crate::{
     config::Config,
-    credential::Stored,
     host::Host,
     provider::ProviderName,
     proxy::{self, caller, tls::Authority},
     route::{ApiUrl, policy::Policy},
-    upstream::{self, NoProxy, Proxies, Upstream},
-    vault::{self, Vault},
+    upstream::{self, NoProxy, Proxies},
+    vault,
 };
 
 /// How long processes the command left behind have between SIGTERM and SIGKILL.
@@ -107,7 +106,7 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let run = proxy::Run::of_this_process(plan.identity.uid).map_err(RunError::RunId)?;
     let proxy = format!("http://{}127.0.0.1:{port}", run.user_info());
     let environment = plan.environment(&proxy, directory.path(), &authority)?;
-    let context = Arc::new(plan.context(options, config, authority)?);
+    let context = Arc::new(plan.data_plane().context(options, config, authority)?);
     if options.verbosity > 0 {
         for name in &plan.undecided {
             say(&common::undecided(name));
@@ -168,30 +167,18 @@ impl Plan {
         Ok(environment)
     }
 
-    /// The data plane, with nothing opened that can wait for the first request.
-    fn context(&self, options: &RunOptions, config: &Config, authority: Authority) -> Result<proxy::Context, RunError> {
-        let vault = Vault::open(&self.home, config.key.clone());
-        let routes = routes(&self.home, &self.connected, &self.passthrough, &vault)?;
-        let resolver = Stored::new(vault, self.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
-        let upstream = Upstream::new(upstream::Options {
-            extra_roots: self.upstream_ca.clone(),
-            connect_timeout: upstream::CONNECT_TIMEOUT,
+    fn data_plane(&self) -> DataPlane<'_> {
+        DataPlane {
+            id: &self.id,
+            home: &self.home,
+            connected: &self.connected,
+            passthrough: &self.passthrough,
+            policy: &self.policy,
+            upstream_ca: &self.upstream_ca,
+            proxies: &self.proxies,
             // The command is on this host itself and reaches its addresses without us.
             allow_host_addresses: true,
-            named_addresses: self.policy.named_addresses(),
-            proxies: self.proxies.clone(),
-        });
-        Ok(proxy::Context {
-            routes,
-            resolver: Box::new(resolver),
-            upstream,
-            audit: audit_log(config, &self.id)?,
-            names: Arc::default(),
-            notices: proxy::Notices::stderr(options.verbosity),
-            placeholders: common::placeholders(&self.connected),
-            policy: self.policy.clone(),
-            authority,
-        })
+        }
     }
 
     /// `environment, HTTPS_PROXY set; injecting openai, stripe`

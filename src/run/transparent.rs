@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{
-    RunError, audit_log, common, harden,
+    RunError,
+    common::{self, DataPlane},
+    harden,
     options::RunOptions,
     plan::Plan,
-    ports, proxies, routes,
+    ports, proxies,
     sandbox::{self, Sandbox},
     say,
     session::{self, Services, Sockets},
@@ -18,11 +20,8 @@ use super::{
 };
 use crate::{
     config::Config,
-    credential::Stored,
     dns,
     proxy::{self, tls::Authority},
-    upstream::{self, Upstream},
-    vault::Vault,
 };
 
 /// Undoes what a killed run left on the host.
@@ -80,28 +79,17 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
 
 /// The data plane, with nothing opened that can wait for the first request.
 fn services(plan: &Plan, options: &RunOptions, config: &Config, authority: Authority) -> Result<Services, RunError> {
-    let vault = Vault::open(&plan.home, config.key.clone());
-    let routes = routes(&plan.home, &plan.connected, &plan.passthrough, &vault)?;
-    let resolver = Stored::new(vault, plan.connected.iter().map(|connected| (&connected.provider, &connected.connection)));
-    let upstream = Upstream::new(upstream::Options {
-        extra_roots: plan.upstream_ca.clone(),
-        connect_timeout: upstream::CONNECT_TIMEOUT,
+    let data_plane = DataPlane {
+        id: &plan.id,
+        home: &plan.home,
+        connected: &plan.connected,
+        passthrough: &plan.passthrough,
+        policy: &plan.policy,
+        upstream_ca: &plan.upstream_ca,
+        proxies: &plan.proxies,
         allow_host_addresses: false,
-        named_addresses: plan.policy.named_addresses(),
-        proxies: plan.proxies.clone(),
-    });
-    let context = proxy::Context {
-        routes,
-        policy: plan.policy.clone(),
-        resolver: Box::new(resolver),
-        upstream,
-        audit: audit_log(config, &plan.id)?,
-        names: Arc::default(),
-        notices: proxy::Notices::stderr(options.verbosity),
-        placeholders: common::placeholders(&plan.connected),
-        authority,
     };
-    let context = Arc::new(context);
+    let context = Arc::new(data_plane.context(options, config, authority)?);
     let proxies = plan.proxies.clone();
     let upstreams = dns::Upstreams::system().map_err(RunError::Resolvers)?.permitting(proxy::lookups(context.clone()));
     Ok(Services {
