@@ -5,7 +5,6 @@
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -130,18 +129,14 @@ fn connect(mut request: Request<Incoming>, client: Client, context: Arc<Context>
             }
         }
     });
-    Ok(Response::new(nothing()))
+    Ok(Response::new(upstream::empty()))
 }
 
 fn challenged(challenge: &'static str) -> Response<Body> {
-    let mut response = Response::new(nothing());
+    let mut response = Response::new(upstream::empty());
     *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
     response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
     response
-}
-
-fn nothing() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed()
 }
 
 /// The socket under a granted tunnel. `Err`: bytes that came too early would be lost, or taken for an answer of another kind.

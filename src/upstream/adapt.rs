@@ -84,13 +84,8 @@ fn host_first(headers: &mut HeaderMap) {
     let Some(host) = headers.remove(header::HOST) else { return };
     let mut first = HeaderMap::with_capacity(headers.len() + 1);
     first.insert(header::HOST, host);
-    let mut current = None;
-    for (name, value) in std::mem::replace(headers, first) {
-        current = name.or(current);
-        if let Some(name) = &current {
-            headers.append(name, value);
-        }
-    }
+    first.extend(std::mem::take(headers));
+    *headers = first;
 }
 
 fn path(uri: &Uri) -> PathAndQuery {
@@ -120,12 +115,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use http_body_util::{BodyExt, Empty};
+    use super::{super::empty, *};
 
     fn request(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<Body> {
-        let body = Empty::new().map_err(|never| match never {}).boxed();
-        let mut request = Request::builder().uri(uri).body(body).unwrap();
+        let mut request = Request::builder().uri(uri).body(empty()).unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }

@@ -49,6 +49,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body on its way up.
 pub type Body = BoxBody<Bytes, BoxError>;
 
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
 /// Where a verified connection goes: TLS name and port as checked, and the address the child itself had chosen (None: resolve the name here).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Destination {
@@ -220,7 +224,7 @@ impl Upstream {
         let Opened::H2(shared) = self.open(destination, true, entry).await? else { return Err(refused) };
         entry.share(shared.clone());
         let Some(connection) = shared.enter_for_connect().await else { return Err(refused) };
-        let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
+        let request = Request::from_parts(head, empty());
         connection.send(request, target, entry).await.map_err(|failure| failure.into_error(target))
     }
 
@@ -243,7 +247,7 @@ impl Upstream {
             Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, entry)).await,
             Err(Failure::Sent(error)) => match again {
                 Some(head) if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error)) => {
-                    let request = Request::from_parts(head, Empty::new().map_err(|never| match never {}).boxed());
+                    let request = Request::from_parts(head, empty());
                     Box::pin(self.send_fresh(destination, request, h2, entry)).await
                 }
                 _ => Err(http_error(target, error)),

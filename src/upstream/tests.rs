@@ -168,10 +168,6 @@ fn full(bytes: Bytes, trailers: Option<HeaderMap>) -> Body {
     Frames([Some(Frame::data(bytes)), trailers.map(Frame::trailers)].into_iter().flatten().collect()).boxed()
 }
 
-fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed()
-}
-
 fn request(version: Version, path: &str, body: Body) -> Request<Body> {
     Request::builder().version(version).method(Method::POST).uri(format!("https://{NAME}{path}")).body(body).unwrap()
 }
