@@ -2,16 +2,13 @@
 
 use crate::{
     Case,
-    cases::relay::ECHOED,
+    cases::{relay::ECHOED, upstream::events_come_one_by_one},
     support::{
         origin::Origin,
         world::{ACME_KEY, OPENAI_KEY, PLACEHOLDER, World, finish, show, succeeded},
     },
 };
-use std::{
-    io::{BufRead, BufReader, Read},
-    process::Output,
-};
+use std::process::Output;
 
 pub const CASES: &[Case] = &[
     ("websocket", websocket),
@@ -45,20 +42,10 @@ fn websocket(world: &World) {
     }
 }
 
-/// The origin keeps the second event until the first has been read here.
 fn events_leave_when_they_arrive(world: &World) {
     for (version, scheme) in [("--http1.1", "https"), ("--http2", "https"), ("--http1.1", "http")] {
         let client = ["curl", "-fsSN", version, &format!("{scheme}://api.openai.com/events")];
-        let mut child = world.by_environment(&[], &client).spawn().unwrap();
-        let mut events = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        events.read_line(&mut first).unwrap();
-        world.internet.send_event();
-        let mut rest = String::new();
-        events.read_to_string(&mut rest).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", show(&output));
-        assert_eq!((first.as_str(), rest.as_str()), ("data: first\n", "\ndata: last\n\n"), "{version} {scheme}");
+        events_come_one_by_one(world, &mut world.by_environment(&[], &client));
     }
 }
 

@@ -8,7 +8,10 @@ use crate::{
         world::{ACME_KEY, OPENAI_KEY, World, show, succeeded},
     },
 };
-use std::io::{BufRead, BufReader, Read};
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::Command,
+};
 
 pub const CASES: &[Case] = &[
     ("bad_certificate_is_a_502_with_the_reason", bad_certificate_is_a_502_with_the_reason),
@@ -66,20 +69,24 @@ fn origin_that_speaks_http1_only(world: &World) {
     assert_eq!((request.version.as_str(), request.header("x-api-key")), ("HTTP/1.1", Some(ACME_KEY)));
 }
 
-/// The origin keeps the second event until the first has been read here.
 fn events_leave_when_they_arrive(world: &World) {
     for version in ["--http1.1", "--http2"] {
-        let mut child = world.authsome(&[], &["curl", "-fsSN", version, "https://api.openai.com/events"]).spawn().unwrap();
-        let mut events = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        events.read_line(&mut first).unwrap();
-        world.internet.send_event();
-        let mut rest = String::new();
-        events.read_to_string(&mut rest).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", show(&output));
-        assert_eq!((first.as_str(), rest.as_str()), ("data: first\n", "\ndata: last\n\n"), "{version}");
+        events_come_one_by_one(world, &mut world.authsome(&[], &["curl", "-fsSN", version, "https://api.openai.com/events"]));
     }
+}
+
+/// To `client`, which prints them. The origin keeps the second event until the first has been read here.
+pub fn events_come_one_by_one(world: &World, client: &mut Command) {
+    let mut child = client.spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    events.read_line(&mut first).unwrap();
+    world.internet.send_event();
+    let mut rest = String::new();
+    events.read_to_string(&mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{client:?}: {}", show(&output));
+    assert_eq!((first.as_str(), rest.as_str()), ("data: first\n", "\ndata: last\n\n"), "{client:?}");
 }
 
 fn websocket_is_injected_and_switched(world: &World) {

@@ -52,7 +52,7 @@ impl Origin {
     /// `programs.acme.test`, and `arguments`.
     pub fn python(world: &World, script: &str, arguments: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/origins").join(script);
-        let mut program = world.command(&["/usr/bin/python3", "-u"]);
+        let mut program = world.command(&["/usr/bin/python3", "-uB"]);
         program.arg(script).arg(world.path("programs.pem")).arg(world.path("programs.key")).args(arguments);
         Self::start(world, &mut program, "ready")
     }

@@ -1,5 +1,7 @@
 """git_http.py CERTIFICATE KEY DIRECTORY: git-http-backend over HTTPS; each request and its credential on stdout."""
-import http.server, os, ssl, subprocess, sys, urllib.parse
+import http.server, os, subprocess, sys, urllib.parse
+
+import https
 
 BACKEND = subprocess.check_output(["git", "--exec-path"], text=True).strip() + "/git-http-backend"
 
@@ -43,9 +45,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-context.load_cert_chain(*sys.argv[1:3])
-server = http.server.ThreadingHTTPServer(("203.0.113.14", 443), Handler)
-server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-print("ready", flush=True)
-server.serve_forever()
+https.serve(Handler)
