@@ -1,8 +1,10 @@
 //! One connection: what it speaks, where it goes, what becomes of it.
 
 use std::{
+    borrow::Cow,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +25,7 @@ use crate::{
     audit::{Blame, Guard, Verdict},
     dns,
     host::{Host, Name, Target},
-    route::{Decision, Deny, Forward, policy::Protocol},
+    route::{Decision, Deny, policy::Protocol},
     upstream::{Destination, Outbound},
 };
 
@@ -62,11 +64,15 @@ pub async fn serve_tunnel(client: TcpStream, asked: Target, trusted: bool, conte
     serve(Connection { client, server: None, way: Way::Tunnel { asked, trusted }, context }).await;
 }
 
+/// Each stage is on the heap for as long as it lasts: what a connection needs while it is detected, it would else keep to its end.
 async fn serve(connection: Connection) {
-    if let Some((connection, detection)) = connection.detect().await {
+    if let Some((connection, detection)) = Box::pin(connection.detect()).await {
         connection.decide(detection).await;
     }
 }
+
+/// What is done with a connection, of its own size, which differs many times.
+type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How the client said where it wants to go.
 enum Way {
@@ -147,7 +153,7 @@ impl Connection {
         }
     }
 
-    async fn decide(self, Detection { detected, seen }: Detection) {
+    fn decide(self, Detection { detected, seen }: Detection) -> Deed {
         let target = match &detected {
             Detected::Tls(hello) => Target { host: hello.server_name.clone(), port: self.port() },
             Detected::TlsNoName | Detected::Http | Detected::Opaque => self.address_target(),
@@ -166,31 +172,41 @@ impl Connection {
             Ok(decision) => decision,
             Err(Barred::Relay(reason)) => {
                 let target = self.address_target();
-                return self.relay(label(&detected), target, &seen, reason).await;
+                return Box::pin(self.relay(label(&detected), target, seen, reason.into()));
             }
-            Err(Barred::Refuse(reason)) => return self.refuse(target, reason),
+            Err(Barred::Refuse(reason)) => {
+                self.refuse(target, reason);
+                return done();
+            }
         };
         match (detected, decision) {
-            (Detected::Http, Decision::Deny(deny)) => self.deny_http(target, deny).await,
-            (detected, Decision::Deny(deny)) => self.deny(label(&detected), target, deny),
-            (Detected::Tls(hello), Decision::Inject(routes)) => self.open(*hello, seen, target, Rules::Inject(routes)).await,
-            (Detected::Tls(hello), Decision::Inspect) => self.open(*hello, seen, target, Rules::Inspect).await,
-            (Detected::Tls(_), Decision::Forward(why)) => self.forward(target, &seen, &why).await,
+            (Detected::Http, Decision::Deny(deny)) => Box::pin(self.deny_http(target, deny)),
+            (Detected::Http, Decision::Inspect) => Box::pin(self.deny_http(target, gate::uninspectable())),
+            (detected, Decision::Deny(deny)) => {
+                self.deny(label(&detected), target, deny);
+                done()
+            }
+            (detected @ (Detected::TlsNoName | Detected::Opaque), Decision::Inspect) => {
+                self.deny(label(&detected), target, gate::uninspectable());
+                done()
+            }
+            (Detected::Tls(hello), Decision::Inject(routes)) => self.open(hello, seen, target, Rules::Inject(routes)),
+            (Detected::Tls(hello), Decision::Inspect) => self.open(hello, seen, target, Rules::Inspect),
+            (Detected::Tls(_), Decision::Forward(why)) => {
+                self.context.notices.forwarded(&target.host, &why);
+                Box::pin(self.relay("tls", target, seen, notice::reason(&why).into()))
+            }
             (Detected::TlsNoName, Decision::Inject(_) | Decision::Forward(_)) => {
-                self.relay("tls", target, &seen, "TLS that is older than 1.2 or names no host is never opened").await;
+                Box::pin(self.relay("tls", target, seen, "TLS that is older than 1.2 or names no host is never opened".into()))
             }
             (Detected::Http, Decision::Inject(_) | Decision::Forward(_)) => {
                 if self.context.carries_placeholder(&seen) {
                     self.context.notices.placeholder(&target.host);
                 }
-                self.relay("http", target, &seen, "plain HTTP is never injected").await;
+                Box::pin(self.relay("http", target, seen, "plain HTTP is never injected".into()))
             }
             (Detected::Opaque, Decision::Inject(_) | Decision::Forward(_)) => {
-                self.relay("tcp", target, &seen, "neither TLS nor HTTP; forwarded unchanged").await;
-            }
-            (Detected::Http, Decision::Inspect) => self.deny_http(target, gate::uninspectable()).await,
-            (detected @ (Detected::TlsNoName | Detected::Opaque), Decision::Inspect) => {
-                self.deny(label(&detected), target, gate::uninspectable())
+                Box::pin(self.relay("tcp", target, seen, "neither TLS nor HTTP; forwarded unchanged".into()))
             }
         }
     }
@@ -223,30 +239,26 @@ impl Connection {
         opaque::reset(self.client);
     }
 
-    async fn open(self, hello: Hello, seen: Vec<u8>, target: Target, rules: Rules) {
+    fn open(self, hello: Box<Hello>, seen: Vec<u8>, target: Target, rules: Rules) -> Deed {
         let (Host::Name(name), true) = (target.host.clone(), hello.speaks_http()) else {
-            return match rules {
-                Rules::Inject(_) => match gate::relayed(&self.context, &target, self.addr().map(|addr| addr.ip())) {
-                    Some(deny) => self.deny("tls", target, deny),
-                    None => self.relay("tls", target, &seen, "the client's ALPN names no HTTP; forwarded unchanged").await,
-                },
-                Rules::Inspect => self.deny("tls", target, gate::uninspectable()),
+            let denied = match rules {
+                Rules::Inject(_) => gate::relayed(&self.context, &target, self.addr().map(|addr| addr.ip())),
+                Rules::Inspect => Some(gate::uninspectable()),
+            };
+            return match denied {
+                Some(deny) => {
+                    self.deny("tls", target, deny);
+                    done()
+                }
+                None => Box::pin(self.relay("tls", target, seen, "the client's ALPN names no HTTP; forwarded unchanged".into())),
             };
         };
-        drop(seen);
         let destination = Destination { target, addr: self.chosen() };
-        drop(self.server);
-        // On the heap, since it is many times larger than what a relayed connection needs.
-        Box::pin(terminate(hello, name, self.client, destination, rules, self.context)).await;
+        Box::pin(terminate(hello, name, self.client, destination, rules, self.context))
     }
 
-    async fn forward(self, target: Target, seen: &[u8], why: &Forward) {
-        self.context.notices.forwarded(&target.host, why);
-        self.relay("tls", target, seen, &notice::reason(why)).await;
-    }
-
-    async fn relay(self, protocol: &'static str, target: Target, seen: &[u8], reason: &str) {
-        let Some(connection) = self.dial(protocol, target.clone()).await else { return };
+    async fn relay(self, protocol: &'static str, target: Target, seen: Vec<u8>, reason: Cow<'static, str>) {
+        let Some(connection) = Box::pin(self.dial(protocol, target.clone())).await else { return };
         let mut guard = connection.begin(protocol, target);
         guard.verdict(Verdict::Forwarded, reason);
         if let Some(server) = connection.server {
@@ -345,6 +357,10 @@ enum Speaks {
     Server,
 }
 
+fn done() -> Deed {
+    Box::pin(std::future::ready(()))
+}
+
 fn label(detected: &Detected) -> &'static str {
     match detected {
         Detected::Tls(_) | Detected::TlsNoName => "tls",
@@ -354,8 +370,8 @@ fn label(detected: &Detected) -> &'static str {
 }
 
 /// Opens the TLS and serves the requests in it.
-async fn terminate(hello: Hello, name: Name, client: TcpStream, destination: Destination, rules: Rules, context: Arc<Context>) {
-    let error = match tls::terminate(hello, &name, client, &destination, &context).await {
+async fn terminate(hello: Box<Hello>, name: Name, client: TcpStream, destination: Destination, rules: Rules, context: Arc<Context>) {
+    let error = match Box::pin(tls::terminate(hello, &name, client, &destination, &context)).await {
         Ok(opened) => match http::serve(opened, destination.clone(), rules, context.clone()).await {
             http::Ended::Served => return,
             http::Ended::Unused => tls::TerminateError::Rejected,

@@ -24,7 +24,7 @@ const COPY_SIZE: usize = 16 * 1024;
 
 /// Relays until both directions have ended. `seen` was read from the client already and goes first.
 /// An error on either side resets both; `guard` gets the counts and the blame.
-pub async fn relay(client: TcpStream, server: Outbound, seen: &[u8], guard: Guard) {
+pub async fn relay(client: TcpStream, server: Outbound, seen: Vec<u8>, guard: Guard) {
     let mut tally = Tally { guard, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
     let mut client = End(client);
     let done = match server {
@@ -62,10 +62,11 @@ impl Drop for End {
     }
 }
 
-async fn sockets(client: &TcpStream, server: &TcpStream, seen: &[u8], tally: &Tally) -> Result<(), (Blame, io::Error)> {
+async fn sockets(client: &TcpStream, server: &TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
     let up = async {
-        crash_on(seen);
-        write_all(server, seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
+        crash_on(&seen);
+        write_all(server, &seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
+        drop(seen);
         pump(client, server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
     };
     let down = async { pump(server, client, &tally.received).await.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream)) };
@@ -73,12 +74,13 @@ async fn sockets(client: &TcpStream, server: &TcpStream, seen: &[u8], tally: &Ta
 }
 
 /// There is no socket whose bytes the kernel could move.
-async fn tunnel(client: &mut TcpStream, server: Tunnel, seen: &[u8], tally: &Tally) -> Result<(), (Blame, io::Error)> {
+async fn tunnel(client: &mut TcpStream, server: Tunnel, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let (mut from_client, mut to_client) = client.split();
     let up = async {
-        to_server.write_all(seen).await.map_err(|e| (Blame::Upstream, e))?;
+        to_server.write_all(&seen).await.map_err(|e| (Blame::Upstream, e))?;
         tally.sent.fetch_add(seen.len() as u64, Relaxed);
+        drop(seen);
         let pumped = pump_bytes(&mut from_client, &mut to_server, &tally.sent).await;
         pumped.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
     };

@@ -43,7 +43,7 @@ pub enum TerminateError {
 
 /// Finishes the handshake that `hello` began. Where the upstream fails, the child still gets its TLS, to be told so in HTTP.
 pub async fn terminate(
-    hello: Hello,
+    hello: Box<Hello>,
     name: &Name,
     client: TcpStream,
     destination: &Destination,
