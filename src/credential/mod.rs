@@ -11,7 +11,7 @@ mod stored;
 
 pub use apply::{ApplyError, Authorized, apply};
 pub use injection::{Injection, InjectionError};
-pub use needles::Needles;
+pub use needles::{LazyNeedles, Needles};
 pub use stored::Stored;
 
 /// A connection's values by field name (`api_key`, `sid`, `access_token`).

@@ -1,6 +1,6 @@
 //! The spellings in which a value is looked for: an injected one that could come back, a placeholder that goes out.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::{Engine, engine::general_purpose};
@@ -19,6 +19,9 @@ pub struct Needles {
     /// The bytes that a spelling begins with.
     first: Box<[bool; 256]>,
 }
+
+/// Put together when something is first looked for, which a run may never have to.
+pub type LazyNeedles = LazyLock<Option<Arc<Needles>>, Box<dyn FnOnce() -> Option<Arc<Needles>> + Send>>;
 
 impl Needles {
     /// Looks for each value as it is, percent-encoded, and in base64, also as a part of what was encoded. `None` when no value is long enough to be looked for.

@@ -130,7 +130,7 @@ fn check(provider: &Provider, name: &str, value: &str) -> Result<(), LoginError>
         return Err(LoginError::Placeholder(label()));
     }
     match &provider.key_pattern {
-        Some(pattern) if name == "api_key" && !pattern.is_match(value) => {
+        Some(pattern) if name == "api_key" && !pattern.is_match(value.as_bytes()) => {
             // As the definition writes it, not as it was compiled.
             let pattern = provider.document["api_key"]["key_pattern"].as_str().unwrap_or(pattern.as_str()).to_owned();
             Err(LoginError::Pattern { label: label(), provider: provider.display_name.clone(), pattern })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, io, path::PathBuf, str::FromStr, sync::Arc};
 
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use serde_path_to_error::Segment;
 
 use crate::{
@@ -348,7 +348,7 @@ fn key_pattern(text: &str) -> Result<Regex, regex::Error> {
     // As written where it is anchored already: the text is shown when a key does not match.
     let anchored = text.starts_with('^') && text.ends_with('$') && !text.contains('|');
     let whole = if anchored { text.to_owned() } else { format!("^(?:{text})$") };
-    RegexBuilder::new(&whole).size_limit(PATTERN_SIZE_LIMIT).build()
+    RegexBuilder::new(&whole).unicode(false).size_limit(PATTERN_SIZE_LIMIT).build()
 }
 
 impl ProviderName {

@@ -6,7 +6,7 @@ use ::http::request::Parts;
 
 use crate::{
     audit,
-    credential::{Needles, Resolver},
+    credential::{LazyNeedles, Resolver},
     dns::Names,
     host::Host,
     route::{Table, policy::Policy},
@@ -53,7 +53,7 @@ pub struct Context {
     pub notices: Notices,
     pub authority: tls::Authority,
     /// What the child's environment holds in place of keys.
-    pub placeholders: Option<Arc<Needles>>,
+    pub placeholders: LazyNeedles,
 }
 
 impl Context {

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use psl::Psl;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Literal};
 
 use crate::host::{Host, HostError};
@@ -59,7 +59,7 @@ impl HostPattern {
     pub fn matches(&self, host: &Host) -> bool {
         match (self, host) {
             (Self::Exact(exact), host) => exact == host,
-            (Self::Regex(pattern), Host::Name(name)) => pattern.regex.is_match(name.as_str()),
+            (Self::Regex(pattern), Host::Name(name)) => pattern.regex.is_match(name.as_str().as_bytes()),
             (Self::Regex(_), Host::Ip(_)) => false,
         }
     }
@@ -77,10 +77,13 @@ impl HostPattern {
         let syntax = |reason: String| HostPatternError::Syntax { pattern: pattern.to_owned(), reason };
         let regex = RegexBuilder::new(&whole(pattern))
             .case_insensitive(true)
+            // Names are ASCII (RFC 5890 §2.3.2.1).
+            .unicode(false)
             .size_limit(SIZE_LIMIT)
             .build()
             .map_err(|error| syntax(error.to_string()))?;
-        let hir = regex_syntax::parse(pattern).map_err(|error| syntax(error.to_string()))?;
+        let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+        let hir = parser.parse(pattern).map_err(|error| syntax(error.to_string()))?;
         let suffixes = Extractor::new().kind(ExtractKind::Suffix).extract(&hir);
         let literals = suffixes.literals().filter(|literals| !literals.is_empty()).ok_or_else(|| Boundless::End(String::new()));
         match literals.and_then(|literals| literals.iter().map(domain).collect()) {

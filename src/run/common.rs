@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 use super::{RunError, audit_log, identity::Identity, options::RunOptions, routes};
 use crate::{
     config::Config,
-    credential::{Needles, Stored},
+    credential::{LazyNeedles, Needles, Stored},
     host::Host,
     provider::{Catalog, PLACEHOLDER, Provider, ProviderName},
     proxy::{self, tls::Authority},
@@ -149,9 +149,10 @@ pub fn wipe(value: OsString) {
 }
 
 /// What the command finds in place of keys, to be known again; the usual one may also have come from elsewhere.
-fn placeholders(connected: &[Connected]) -> Option<Arc<Needles>> {
-    let of_providers = connected.iter().map(|connected| connected.provider.placeholder.as_str());
-    Needles::new(of_providers.chain([PLACEHOLDER]).collect::<BTreeSet<_>>())
+fn placeholders(connected: &[Connected]) -> LazyNeedles {
+    let of_providers = connected.iter().map(|connected| connected.provider.placeholder.clone());
+    let values: BTreeSet<String> = of_providers.chain([PLACEHOLDER.to_owned()]).collect();
+    LazyNeedles::new(Box::new(move || Needles::new(values.iter().map(String::as_str))))
 }
 
 /// `environment` with what every run sets: placeholders, its marks, and under sudo the user's own names.

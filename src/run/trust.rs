@@ -152,7 +152,7 @@ struct Files<'a> {
     directory: PathBuf,
     authority: Authority<'a>,
     bundles: Vec<Bundle>,
-    /// Combinations by the user's file they were made from.
+    /// Combinations by the user's file they were made from, as it was named and by its real path.
     of_user: BTreeMap<PathBuf, PathBuf>,
 }
 
@@ -180,15 +180,16 @@ impl Files<'_> {
 
     /// The combination with the roots at `path`, a file or directory the user named.
     fn with_roots_of(&mut self, path: &Path) -> Result<PathBuf, Error> {
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        if let Some(bundle) = self.bundles.iter().find(|bundle| bundle.real_path == real) {
-            return Ok(bundle.combined.clone());
-        }
-        if let Some(combined) = self.of_user.get(&real) {
+        if let Some(combined) = self.of_user.get(path) {
             return Ok(combined.clone());
         }
-        let combined = self.combine(&format!("user-{}.pem", self.of_user.len()), &system::roots_at(&real))?;
-        self.of_user.insert(real, combined.clone());
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let known = self.bundles.iter().find(|bundle| bundle.real_path == real).map(|bundle| &bundle.combined);
+        let combined = match known.or_else(|| self.of_user.get(&real)) {
+            Some(combined) => combined.clone(),
+            None => self.combine(&format!("user-{}.pem", self.of_user.len()), &system::roots_at(&real))?,
+        };
+        self.of_user.extend([(path.to_owned(), combined.clone()), (real, combined.clone())]);
         Ok(combined)
     }
 

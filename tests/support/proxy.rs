@@ -12,7 +12,7 @@ use std::{
 
 use authsome::{
     audit,
-    credential::{Credential, Grant, Needles, Resolver, Unavailable},
+    credential::{Credential, Grant, LazyNeedles, Needles, Resolver, Unavailable},
     dns::Names,
     provider::{PLACEHOLDER, Provider, ProviderName, Source},
     proxy::{Context, Notices, serve_connection, tls::Authority},
@@ -325,7 +325,7 @@ impl Proxy {
             names: Arc::new(Names::default()),
             notices: Notices::new(2, move |line| sink.lock().unwrap().push(line.to_owned())),
             authority: Authority::new().unwrap(),
-            placeholders: Needles::new([PLACEHOLDER, OTHER_PLACEHOLDER]),
+            placeholders: LazyNeedles::new(Box::new(|| Needles::new([PLACEHOLDER, OTHER_PLACEHOLDER]))),
         });
         let ours = context.clone();
         let addr = tcp_server(move |stream| serve_connection(stream, original, ours.clone())).await;
