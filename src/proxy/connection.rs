@@ -52,7 +52,7 @@ pub async fn serve_connection(client: TcpStream, original: SocketAddr, context: 
     drop(client.set_nodelay(true));
     let connection = Connection { client, server: None, way: Way::Address(original), context };
     if matches!(original.ip().to_canonical(), IpAddr::V4(dns::PAGE_V4) | IpAddr::V6(dns::PAGE_V6)) {
-        return connection.page(original.port()).await;
+        return Box::pin(connection.page(original.port())).await;
     }
     serve(connection).await;
 }

@@ -46,7 +46,7 @@ pub struct Watch(Arc<Mutex<Incoming>>);
 
 /// The stream, and what was read while a request was under way: of the next one, or of a body.
 struct Incoming {
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     ahead: Vec<u8>,
     /// With a close_notify: the child has said all, and may still read (RFC 8446 §6.1).
     ended: bool,
@@ -81,7 +81,7 @@ impl Watch {
 }
 
 impl Downstream {
-    pub fn new(stream: TlsStream<TcpStream>, ending: Ending) -> Self {
+    pub fn new(stream: Box<TlsStream<TcpStream>>, ending: Ending) -> Self {
         let incoming = Incoming { stream, ahead: Vec::new(), ended: false };
         Self { incoming: Watch(Arc::new(Mutex::new(incoming))), ending, linger: None }
     }

@@ -110,7 +110,7 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
             follow(&pin!(http1().serve_connection(io, service).with_upgrades()).await);
         }
         // hyper reads all the time, and knows.
-        Protocol::H2 => follow(&pin!(http2().serve_connection(io, service_fn(forward))).await),
+        Protocol::H2 => follow(&Box::pin(http2().serve_connection(io, service_fn(forward))).as_mut().await),
     }
     Ended::Served
 }

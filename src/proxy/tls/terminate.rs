@@ -19,7 +19,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The child's connection with its TLS taken off.
 pub struct Opened {
-    pub stream: TlsStream<TcpStream>,
+    /// On the heap: whoever keeps it would have room for each place it was in.
+    pub stream: Box<TlsStream<TcpStream>>,
     pub protocol: Protocol,
     /// Why the upstream could not be reached, for the answer to the first request.
     pub failure: Option<UpstreamError>,
@@ -61,7 +62,7 @@ pub async fn terminate(
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
         Err(_) => return Err(TerminateError::TooSlow),
         Ok(Err(error)) => return Err(handshake_error(error)),
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(stream)) => Box::new(stream),
     };
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(ALPN_H2) => Protocol::H2,
