@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     RunError, ca,
     common::{self, Connected, DataPlane, LAST_BYTES},
+    directory::Directory,
     identity::Identity,
     options::RunOptions,
     process, proxies, say, settle,
@@ -100,8 +101,7 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let _terminal = Terminal::save();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RunError::Listen)?;
     let port = listener.local_addr().map_err(RunError::Listen)?.port();
-    // Entered by its owner alone; removed when the run ends.
-    let directory = tempfile::Builder::new().prefix("authsome-run-").tempdir().map_err(RunError::Directory)?;
+    let directory = Directory::create().map_err(RunError::Directory)?;
     let authority = ca::open(&plan.home)?;
     let run = proxy::Run::of_this_process(plan.identity.uid).map_err(RunError::RunId)?;
     let proxy = format!("http://{}127.0.0.1:{port}", run.user_info());

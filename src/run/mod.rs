@@ -2,6 +2,7 @@
 
 pub mod ca;
 mod common;
+mod directory;
 mod environment;
 #[cfg(target_os = "linux")]
 pub mod harden;

@@ -6,6 +6,7 @@ use crate::{
 };
 use std::{
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Output, Stdio},
 };
 
@@ -31,6 +32,7 @@ pub const CASES: &[Case] = &[
     ("signals_are_as_outside", signals_are_as_outside),
     ("terminated_supervisor_terminates_the_child", terminated_supervisor_terminates_the_child),
     ("leftovers_end_with_the_run", leftovers_end_with_the_run),
+    ("a_killed_runs_files_go_with_the_next", a_killed_runs_files_go_with_the_next),
     ("vault_is_refused_inside", vault_is_refused_inside),
     ("flags_of_the_other_mode_are_refused", flags_of_the_other_mode_are_refused),
 ];
@@ -269,6 +271,30 @@ fn leftovers_end_with_the_run(world: &World) {
     let output = inside(world, &format!("setsid sh -c 'trap \"\" TERM; sleep {mark}; sleep {mark}' >/dev/null 2>&1 & echo started"));
     assert_eq!(succeeded(&output), "started\n");
     assert!(super::death::processes(&mark).is_empty(), "the job outlived the run");
+}
+
+/// While those of a run that goes on stay.
+fn a_killed_runs_files_go_with_the_next(world: &World) {
+    let start = || {
+        let mut command = world.command(&[world.path("authsome").to_str().unwrap(), "run", "--"]);
+        // The command ends with its stdin, which is ours to close: nobody else ends it once its supervisor is gone.
+        command.args(["sh", "-c", "echo $NODE_EXTRA_CA_CERTS; read line"]);
+        let mut run = world.start_as_mode(command).stdin(Stdio::piped()).spawn().unwrap();
+        let mut path = String::new();
+        BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut path).unwrap();
+        (run, PathBuf::from(path.trim()))
+    };
+    let ((going_on, its), (mut killed, left)) = (start(), start());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    drop(killed.stdin.take());
+    assert!(left.exists() && its.exists(), "{} {}", left.display(), its.display());
+    succeeded(&inside(world, "true"));
+    // DIRECTORY/trust/ca.pem
+    let directories = [&left, &its].map(|file| file.ancestors().nth(2).unwrap());
+    assert_eq!(directories.map(Path::exists), [false, true], "{directories:?}");
+    succeeded(&feed(going_on, b"\n"));
+    assert!(!directories[1].exists());
 }
 
 fn vault_is_refused_inside(world: &World) {
