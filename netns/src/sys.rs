@@ -15,6 +15,7 @@ use std::{
     ffi::CStr,
     io::{self, IoSliceMut},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    process::Child,
     ptr,
 };
 
@@ -50,6 +51,14 @@ pub(crate) fn fork_into(namespaces: CloneFlags) -> nix::Result<Fork> {
 pub(crate) fn exit_now(status: u8) -> ! {
     // SAFETY: _exit takes no pointer and does not return.
     unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// A pidfd of a child that has not been waited for, closed by exec (pidfd_open(2)): its number cannot mean another process yet.
+pub(crate) fn pidfd_open(child: &Child) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) })?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) })
 }
 
 /// Sends `signal` to the process behind `pidfd`; ESRCH when it has been reaped (pidfd_send_signal(2)).

@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     ("nothing_of_the_host_is_reached", nothing_of_the_host_is_reached),
     ("kill_of_the_supervisor_leaves_no_pasta", kill_of_the_supervisor_leaves_no_pasta),
     ("normal_end_leaves_no_pasta", normal_end_leaves_no_pasta),
+    ("kill_of_pastas_holder_leaves_no_pasta", kill_of_pastas_holder_leaves_no_pasta),
     ("a_run_whose_pasta_has_died_ends", a_run_whose_pasta_has_died_ends),
     ("a_missing_pasta_is_explained", a_missing_pasta_is_explained),
     ("a_pasta_that_fails_is_quoted", a_pasta_that_fails_is_quoted),
@@ -158,8 +159,11 @@ fn children(pid: u32) -> Vec<u32> {
     lists.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
+/// Of a process that has not ended. One whose holder was killed is the machine's init's to wait for (proc_pid_stat(5): `pid (name) state …`).
 fn name(pid: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/comm")).ok()
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, state) = stat.split_once('(')?.1.rsplit_once(") ")?;
+    (!state.starts_with(['Z', 'X'])).then(|| name.to_owned())
 }
 
 #[track_caller]
@@ -204,6 +208,20 @@ fn a_run_whose_pasta_has_died_ends(world: &World) {
     kill(pasta, Signal::SIGKILL).unwrap();
     refused(&child.wait_with_output().unwrap(), 125, "pasta stopped: signal: 9 (SIGKILL)");
     assert!(processes(&mark).is_empty());
+}
+
+/// Which ends the run, and with it pasta.
+fn kill_of_pastas_holder_leaves_no_pasta(world: &World) {
+    if !rootless(world) {
+        return;
+    }
+    let (before, mark) = (host_state(world), mark(world, 10));
+    let (child, pasta) = started(world, &mark);
+    let holder = children(child.id()).into_iter().find(|pid| children(*pid).contains(&(pasta.as_raw() as u32))).unwrap();
+    kill(Pid::from_raw(holder as i32), Signal::SIGKILL).unwrap();
+    refused(&child.wait_with_output().unwrap(), 125, "pasta stopped: its holder was killed");
+    assert!(name(pasta.as_raw() as u32).is_none_or(|name| !is_pasta(&name)), "the supervisor waits for pasta's end");
+    becomes(world, &before, &mark);
 }
 
 fn a_missing_pasta_is_explained(world: &World) {

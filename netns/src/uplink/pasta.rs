@@ -2,7 +2,8 @@
 //! outside. It carries no TCP and reaches neither the host's loopback nor, without ports to forward, the namespace from outside.
 //!
 //! pasta joins the namespace's user namespace, which makes the kernel forget any parent-death signal (commit_creds, kernel/cred.c). So a process
-//! of ours holds it: it waits for the end of its channel, which comes however its maker ends, and then kills pasta.
+//! of ours holds it: it waits for the end of its channel, which comes however its maker ends, and then kills pasta. Where the holder itself is
+//! killed its maker does that, by the pidfd it was given.
 
 use std::{
     fs::File,
@@ -15,6 +16,7 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
     unistd::Pid,
 };
 
@@ -23,13 +25,14 @@ use crate::{
     error::Error,
     link,
     spawn::{self, Channel, Child},
+    sys,
 };
 
 /// The tap device's name inside.
 pub const LINK: &str = "pasta";
 /// The most that pasta takes, octets (`--mtu` in pasta(1)). It knows no IP fragments, so a datagram must fit.
 pub const MTU: u32 = 65520;
-/// What the holder says when the device is there; anything else it says is why there is none.
+/// What the holder says when the device is there, with pasta's pidfd; anything else it says is why there is none.
 const READY: [u8; 1] = [0];
 /// Octets kept of what pasta says on stderr.
 const WORDS: usize = 4096;
@@ -49,6 +52,7 @@ pub enum PastaError {
 #[derive(Debug)]
 pub struct Pasta {
     holder: Child,
+    pidfd: OwnedFd,
     inner: Inner,
 }
 
@@ -61,11 +65,15 @@ impl Pasta {
         let side = |pair: Pair| Side { addr: pair.inner, gateway: pair.outer.addr };
         let inner = Inner { link: LINK.to_owned(), v4: side(v4), v6: v6.map(side) };
         let mut command = command(program, &inner, into);
-        let pasta = Self { holder: spawn::copy(|channel| hold(&channel, &mut command))?, inner };
-        match pasta.word() {
-            Ok(Some(word)) if word == READY => Ok(pasta),
-            Ok(word) => Err(PastaError::Refused(word.map_or_else(|| "no answer".to_owned(), |word| text(&word)))),
-            Err(error) => Err(PastaError::Refused(error.to_string())),
+        let holder = spawn::copy(|channel| hold(&channel, &mut command))?;
+        let (word, pidfd) = match holder.channel.recv() {
+            Ok(Some((word, fds))) => (text(&word), fds.into_iter().next()),
+            Ok(None) => ("no answer".to_owned(), None),
+            Err(error) => (error.to_string(), None),
+        };
+        match pidfd {
+            Some(pidfd) => Ok(Self { holder, pidfd, inner }),
+            None => Err(PastaError::Refused(word)),
         }
     }
 
@@ -76,14 +84,10 @@ impl Pasta {
 
     /// Why it has ended. Waits until it has; `as_fd` is readable then.
     pub fn ended(&self) -> io::Error {
-        match self.word() {
-            Ok(word) => io::Error::other(word.map_or_else(|| "its holder was killed".to_owned(), |word| text(&word))),
+        match self.holder.channel.recv() {
+            Ok(word) => io::Error::other(word.map_or_else(|| "its holder was killed".to_owned(), |(word, _)| text(&word))),
             Err(error) => error,
         }
-    }
-
-    fn word(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.holder.channel.recv()?.map(|(word, _)| word))
     }
 }
 
@@ -92,6 +96,10 @@ impl Drop for Pasta {
         // Before the holder itself is dropped, and thus killed: it has yet to kill.
         self.holder.channel.end();
         let _ = self.holder.reap();
+        // A holder that was killed has not.
+        if sys::pidfd_send_signal(self.pidfd.as_fd(), Signal::SIGKILL).is_ok() {
+            let _ = poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+        }
     }
 }
 
@@ -141,7 +149,9 @@ fn until_an_end(channel: &Channel, command: &mut Command) -> io::Result<Option<S
     crate::close_on_exec_from(3).map_err(|error| io::Error::from(error.source))?;
     let mut pasta = command.spawn()?;
     let ended = match (pasta.stdout.take(), pasta.stderr.take()) {
-        (Some(stdout), Some(stderr)) => watch(channel, OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into()),
+        (Some(stdout), Some(stderr)) => sys::pidfd_open(&pasta)
+            .map_err(io::Error::from)
+            .and_then(|pidfd| watch(channel, &pidfd, OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into())),
         _ => Err(io::ErrorKind::BrokenPipe.into()),
     };
     // It fails only where it has ended.
@@ -151,7 +161,7 @@ fn until_an_end(channel: &Channel, command: &mut Command) -> io::Result<Option<S
 }
 
 /// Tells when pasta is at work, and returns with the channel (`None`) or with pasta.
-fn watch(channel: &Channel, mut stdout: File, mut stderr: File) -> io::Result<Option<String>> {
+fn watch(channel: &Channel, pidfd: &OwnedFd, mut stdout: File, mut stderr: File) -> io::Result<Option<String>> {
     let (mut ready, mut said, mut buffer) = (false, Vec::new(), [0; 512]);
     loop {
         let seen = {
@@ -172,7 +182,7 @@ fn watch(channel: &Channel, mut stdout: File, mut stderr: File) -> io::Result<Op
             },
             [_, _, true] if stdout.read(&mut buffer)? > 0 => {
                 ready = true;
-                channel.send(&READY, &[])?;
+                channel.send(&READY, &[pidfd.as_fd()])?;
             }
             // It has closed its output unready: its error output ends as well.
             _ => ready = true,
