@@ -13,7 +13,7 @@ use std::{
 
 use zeroize::Zeroize;
 
-use super::{RunError, audit_log, identity::Identity, options::RunOptions, routes};
+use super::{RunError, audit_log, identity::Identity, options::RunOptions, routes, say};
 use crate::{
     config::Config,
     credential::{LazyNeedles, Needles, Stored},
@@ -99,9 +99,19 @@ impl DataPlane<'_> {
     }
 }
 
-/// What is said of a provider with several connections and no default.
-pub fn undecided(name: &ProviderName) -> String {
-    format!("{name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)")
+/// What is said before the start: providers with several connections and no default, then as much of the plan as is asked for. Its first line is the
+/// headline.
+pub fn announce(verbosity: u8, undecided: &[ProviderName], headline: &str, remarks: &[String], plan: &dyn fmt::Display) {
+    if verbosity > 0 {
+        for name in undecided {
+            say(&format!("{name} has several connections and no default; not injected (hint: authsome set-default {name} CONNECTION)"));
+        }
+        say(headline);
+        remarks.iter().for_each(|remark| say(remark));
+    }
+    if verbosity > 1 {
+        plan.to_string().lines().skip(1).for_each(say);
+    }
 }
 
 pub fn run_id() -> io::Result<String> {

@@ -35,7 +35,7 @@ use super::{
     directory::Directory,
     identity::Identity,
     options::RunOptions,
-    process, proxies, say, settle,
+    process, proxies, settle,
     signals::{self, Sent, Signals, Terminal},
     trust::{self, Trust},
     variables,
@@ -107,16 +107,7 @@ pub fn environment(options: &RunOptions, config: &Config) -> Result<u8, RunError
     let proxy = format!("http://{}127.0.0.1:{port}", run.user_info());
     let environment = plan.environment(&proxy, directory.path(), &authority)?;
     let context = Arc::new(plan.data_plane().context(options, config, authority)?);
-    if options.verbosity > 0 {
-        for name in &plan.undecided {
-            say(&common::undecided(name));
-        }
-        say(&plan.headline());
-        plan.gone_around().iter().for_each(|told| say(told));
-    }
-    if options.verbosity > 1 {
-        plan.to_string().lines().skip(1).for_each(say);
-    }
+    common::announce(options.verbosity, &plan.undecided, &plan.headline(), &plan.gone_around(), &plan);
     let command = plan.start(&environment, &mask)?;
     let served = serve(command, listener, run, context.clone(), signals, config.audit_required);
     if served.is_err() {

@@ -59,15 +59,7 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     for store in sandbox.supervisor().prepared()? {
         say(&store);
     }
-    if options.verbosity > 0 {
-        for name in &plan.undecided {
-            say(&common::undecided(name));
-        }
-        say(&plan.headline());
-    }
-    if options.verbosity > 1 {
-        plan.to_string().lines().skip(1).for_each(say);
-    }
+    common::announce(options.verbosity, &plan.undecided, &plan.headline(), &[], &plan);
     let code = session::serve(runtime, &sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
     let cleanup = sandbox.finish(code.is_ok());
     match (settle(code, &audit, config.audit_required), cleanup) {
