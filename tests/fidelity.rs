@@ -99,6 +99,42 @@ async fn names_keep_their_case_and_order() {
     );
 }
 
+/// Nor does HTTP/2 change it, where `host` becomes `:authority` (RFC 9113 §8.3.1), whatever the server speaks.
+#[tokio::test]
+async fn names_keep_their_order_in_http2() {
+    const SENT: [(&str, &str); 7] = [
+        ("z-last", "1"),
+        ("authorization", "Bearer mine"),
+        ("user-agent", "x"),
+        ("x-two", "b"),
+        ("x-two", "a"),
+        ("a-first", "2"),
+        ("m-end", "3"),
+    ];
+    let ca = Ca::new();
+    for server in [H1, H2] {
+        // Tells the names that it got, and answers with fields of which one ends here where it speaks HTTP/1.1.
+        let addr = origin(&ca, server, |request| async move {
+            let names: Vec<_> = request.headers().iter().map(|(name, _)| name.as_str()).filter(|name| *name != "host").collect();
+            let mut response = Response::builder().header("z-last", "1").header("x-names", names.join(" "));
+            if request.version() == http::Version::HTTP_11 {
+                response = response.header("keep-alive", "timeout=5");
+            }
+            response.header("b", "2").header("a-first", "3").header("b", "4").header("m-end", "5").body(empty()).unwrap()
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let request = SENT.iter().fold(Request::get("/").header("host", format!("{NAME}:{}", addr.port())), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let response = proxy.client(H2).await.send(addr.port(), request.body(empty()).unwrap()).await.unwrap();
+        assert_eq!(response.headers()["x-names"], "z-last authorization user-agent x-two x-two a-first m-end", "{server:?}");
+        let names: Vec<_> = response.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        assert_eq!(names[0], "z-last: 1", "{server:?}: {names:?}");
+        assert_eq!(names[2..6], ["b: 2", "b: 4", "a-first: 3", "m-end: 5"], "{server:?}: {names:?}");
+    }
+}
+
 /// Fields that make up a header section of [`LARGE`] octets, half of it in one field.
 fn large_fields() -> Vec<(String, String)> {
     let mut fields = vec![("x-long".to_owned(), "l".repeat(LARGE / 2))];

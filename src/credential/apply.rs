@@ -8,7 +8,7 @@ use http::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::{host::Host, secret::Secret};
+use crate::{host::Host, secret::Secret, upstream::fields};
 
 use super::{Grant, Permit, injection::Write};
 
@@ -96,7 +96,7 @@ fn overwrite(headers: &mut HeaderMap, name: &HeaderName, value: &Secret<String>)
         options.to_str().map_or(true, |options| options.split(',').any(|option| option.trim().eq_ignore_ascii_case(name.as_str())))
     };
     if headers.get_all(CONNECTION).iter().any(lists_us) {
-        headers.remove(CONNECTION);
+        fields::retain(headers, |name| *name != CONNECTION);
     }
     Some(())
 }

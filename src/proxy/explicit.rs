@@ -24,7 +24,7 @@ use crate::{
     audit::{Blame, Guard, Verdict},
     host::{Host, Target},
     route::{Decision, Deny, policy::Protocol},
-    upstream::{self, Body},
+    upstream::{self, Body, fields},
 };
 
 /// Where a URL of plain HTTP names no port (RFC 9110 §4.2.1).
@@ -172,7 +172,7 @@ async fn forward(mut request: Request<Incoming>, context: &Context) -> Result<Re
     }
     context.tell_placeholder(&target.host, &parts);
     hop::strip(&mut parts.headers, child.is_some());
-    parts.headers.remove(header::PROXY_AUTHORIZATION);
+    fields::retain(&mut parts.headers, |name| *name != header::PROXY_AUTHORIZATION);
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| bad_request("the target is not a host and port"))?);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().map_err(|_| bad_request("the target's path cannot be sent on"))?;

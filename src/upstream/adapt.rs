@@ -1,21 +1,12 @@
 //! One request in the shape that a connection's protocol wants.
 
-use super::Body;
+use super::{Body, fields};
 use crate::host::Target;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header,
+    HeaderMap, HeaderValue, Method, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
-
-/// Headers about the child's connection, which mean nothing on ours and are errors in HTTP/2 (RFC 9113 §8.2.2).
-const CONNECTION_HEADERS: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Octets of a `Sec-WebSocket-Key` before base64 (RFC 6455 §4.1).
 const WEBSOCKET_KEY: usize = 16;
@@ -74,10 +65,7 @@ pub fn to_h2(request: &mut Request<Body>, target: &Target) {
     parts.authority = Authority::try_from(authority(target)).ok();
     parts.path_and_query = Some(path.clone());
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(path));
-    request.headers_mut().remove(header::HOST);
-    for name in CONNECTION_HEADERS {
-        request.headers_mut().remove(name);
-    }
+    fields::retain(request.headers_mut(), |name| *name != header::HOST && !fields::OF_CONNECTION.contains(name));
 }
 
 fn host_first(headers: &mut HeaderMap) {
@@ -165,14 +153,16 @@ mod tests {
             ("connection", "close"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "x"),
+            ("z-last", "1"),
             ("keep-alive", "1"),
             ("te", "trailers"),
+            ("a-first", "2"),
         ];
         for uri in ["https://evil.test/a?b=c", "/a?b=c"] {
             let mut request = request(uri, &headers);
             to_h2(&mut request, &target(8443));
             assert_eq!((request.uri().to_string().as_str(), request.version()), ("https://api.acme.test:8443/a?b=c", Version::HTTP_2));
-            assert_eq!(lines(&request), ["te: trailers"]);
+            assert_eq!(lines(&request), ["z-last: 1", "te: trailers", "a-first: 2"]);
         }
     }
 

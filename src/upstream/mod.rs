@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod error;
 mod expect;
+pub mod fields;
 mod forbidden;
 mod last_words;
 mod no_proxy;

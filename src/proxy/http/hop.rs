@@ -1,16 +1,7 @@
 //! Fields that concern one connection only and end there (RFC 9110 §7.6.1).
 
+use crate::upstream::fields::{OF_CONNECTION, retain};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-
-/// Always hop-by-hop, listed in `Connection` or not.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Belongs to the `Upgrade: h2c` of RFC 7540 §3.2, which RFC 9113 withdrew.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -29,24 +20,8 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     retain(headers, |name| match *name {
         header::TE => trailers,
         header::CONNECTION | header::UPGRADE => upgrade,
-        _ => !(HOP_BY_HOP.contains(name) || listed.contains(name) || *name == HTTP2_SETTINGS),
+        _ => !(OF_CONNECTION.contains(name) || listed.contains(name) || *name == HTTP2_SETTINGS),
     });
-}
-
-/// Takes fields out and leaves the rest in order, which `HeaderMap::remove` does not.
-fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
-    if headers.keys().all(&keep) {
-        return;
-    }
-    let kept = HeaderMap::with_capacity(headers.len());
-    let mut current = None;
-    // A field's further values come without its name.
-    for (name, value) in std::mem::replace(headers, kept) {
-        current = name.or(current);
-        if let Some(name) = current.as_ref().filter(|name| keep(name)) {
-            headers.append(name, value);
-        }
-    }
 }
 
 /// Whether this message asks for, or grants, an upgrade to one other protocol (RFC 9110 §7.8). Not to h2c, whose requests would pass unseen.

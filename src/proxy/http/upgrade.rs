@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{exchange::Exchange, hop};
-use crate::audit::Blame;
+use crate::{audit::Blame, upstream::fields};
 
 /// Octets of each direction's buffer.
 const BUFFER: usize = 16 * 1024;
@@ -43,7 +43,7 @@ pub fn method(request: &Parts) -> &Method {
 /// Says the same that a `101` says, to a child that asked in HTTP/2 (RFC 8441 §5).
 pub fn granted_in_h2<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    fields::retain(response.headers_mut(), |name| *name != header::SEC_WEBSOCKET_ACCEPT);
 }
 
 /// Waits for both sides to switch, then relays until both have ended. Runs on its own, since the response must go out first.
