@@ -22,7 +22,8 @@ use crate::{
     netlink::{Netlink, Refusal},
 };
 
-/// Multicast group of IPv6 routes, linux/rtnetlink.h.
+/// Multicast groups of addresses, IPv4 and IPv6, and of IPv6 routes, linux/rtnetlink.h.
+const RTNLGRP_IFADDR: [u32; 2] = [5, 9];
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
 /// How long nothing at all may happen to the routes while one is awaited, in milliseconds. It takes one pass of the kernel's work queue.
 const SILENCE: u16 = 5_000;
@@ -79,7 +80,7 @@ pub fn add_address(link: &str, net: IpNet) -> Result<()> {
 fn until_local(addr: IpAddr, add: impl FnOnce() -> Result<()>, action: impl Fn() -> String + Copy) -> Result<()> {
     let failed = |refusal: Refusal| refusal.into_error(action());
     let mut routes = Netlink::open(NETLINK_ROUTE).map_err(failed)?;
-    routes.watch(RTNLGRP_IPV6_ROUTE).map_err(failed)?;
+    routes.watch(&[RTNLGRP_IPV6_ROUTE]).map_err(failed)?;
     add()?;
     while !is_local(addr).map_err(failed)? {
         routes.changed(PollTimeout::from(SILENCE)).map_err(failed)?;
@@ -182,6 +183,12 @@ pub fn addresses() -> Result<Vec<IpAddr>> {
         _ => None,
     };
     Ok(found.into_iter().filter_map(address).collect())
+}
+
+/// Has something to read whenever an address of this namespace comes or goes.
+pub(crate) fn watch_addresses() -> Result<Netlink> {
+    let watching = Netlink::open(NETLINK_ROUTE).and_then(|mut netlink| netlink.watch(&RTNLGRP_IFADDR).map(|()| netlink));
+    watching.map_err(|refusal| refusal.into_error("watch addresses"))
 }
 
 /// The destination of every route of every table, of both families; a default route is `0.0.0.0/0` or `::/0`.

@@ -10,7 +10,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::Error;
 
@@ -92,10 +92,10 @@ impl Netlink {
         }
     }
 
-    /// From now on this socket has something to read whenever an object of `group` changes.
-    pub fn watch(&mut self, group: u32) -> Result<(), Refusal> {
+    /// From now on this socket has something to read whenever an object of one of the groups changes.
+    pub fn watch(&mut self, groups: &[u32]) -> Result<(), Refusal> {
         self.0.bind_auto()?;
-        Ok(self.0.add_membership(group)?)
+        Ok(groups.iter().try_for_each(|group| self.0.add_membership(*group))?)
     }
 
     /// Returns once something of the watched group has changed since the last call; ETIMEDOUT after `timeout`. What changed is not told.
@@ -173,6 +173,12 @@ impl Netlink {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

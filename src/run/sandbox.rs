@@ -17,7 +17,7 @@ use super::{
     RunError, init,
     message::{Configure, Init, Listening, Supervisor},
     plan::{Egress, Plan},
-    rules,
+    rules, say,
 };
 
 /// Namespaces with everything in them. Dropping it kills whatever runs inside and removes what the uplink changed on the host.
@@ -52,7 +52,7 @@ impl Sandbox {
                 let denied = upstream::forbidden_networks().into_iter().map(|(addr, prefix)| IpNet { addr, prefix });
                 self.uplink = Some(Uplink::create(listening.namespace.as_fd(), &denied.collect::<Vec<_>>())?);
             }
-            Egress::Pasta(program) => self.pasta = Some(Pasta::start(program, self.child.pid())?),
+            Egress::Pasta(program) => self.pasta = Some(Pasta::start(program, self.child.pid(), &plan.barred)?),
         }
         let inner = self.uplink.as_ref().map(Uplink::inner).or_else(|| self.pasta.as_ref().map(Pasta::inner));
         Ok(inner.map(ToString::to_string))
@@ -63,8 +63,13 @@ impl Sandbox {
     #[expect(deprecated)]
     pub async fn pasta_ended(&self) -> io::Result<()> {
         let Some(pasta) = &self.pasta else { return std::future::pending().await };
-        let _ = AsyncFd::new(pasta.as_fd())?.readable().await?;
-        Err(pasta.ended())
+        loop {
+            let _ = AsyncFd::new(pasta.as_fd())?.readable().await?;
+            let address = pasta.stopped_for()?;
+            say(&format!(
+                "pasta is stopped: this host now has the address {address}, which the run's rules do not bar; only TCP and DNS go on"
+            ));
+        }
     }
 
     /// Sends what only this side knows.

@@ -17,7 +17,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::UdpSocket,
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     thread,
 };
 
@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
     ("tcp_goes_by_the_proxy", tcp_goes_by_the_proxy),
     ("names_are_asked_of_the_stub", names_are_asked_of_the_stub),
     ("nothing_of_the_host_is_reached", nothing_of_the_host_is_reached),
+    ("an_address_that_comes_later_is_not_reached", an_address_that_comes_later_is_not_reached),
     ("kill_of_the_supervisor_leaves_no_pasta", kill_of_the_supervisor_leaves_no_pasta),
     ("normal_end_leaves_no_pasta", normal_end_leaves_no_pasta),
     ("kill_of_pastas_holder_leaves_no_pasta", kill_of_pastas_holder_leaves_no_pasta),
@@ -208,6 +209,29 @@ fn a_run_whose_pasta_has_died_ends(world: &World) {
     kill(pasta, Signal::SIGKILL).unwrap();
     refused(&child.wait_with_output().unwrap(), 125, "pasta stopped: signal: 9 (SIGKILL)");
     assert!(processes(&mark).is_empty());
+}
+
+/// The namespace's rules name those that the host had before. What the proxy carries goes on.
+fn an_address_that_comes_later_is_not_reached(world: &World) {
+    if !rootless(world) {
+        return;
+    }
+    let port = greet();
+    let client = format!(
+        "echo ready; read line; timeout 2 python3 odd.py udp 198.51.100.77 {port}; python3 odd.py tcp 203.0.113.12 8443 && echo end"
+    );
+    let mut run = world.authsome(&PASTA, &["sh", "-c", &client]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(run.stdout.take().unwrap()).lines();
+    let mut stderr = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert_eq!(stdout.next().unwrap().unwrap(), "ready");
+    succeeded(&Command::new("ip").args(["addr", "add", "198.51.100.77/32", "dev", "uplink"]).output().unwrap());
+    assert_eq!(succeeded(&world.outside(&["python3", "odd.py", "udp", "198.51.100.77", &port])), "ping\n");
+    let told = "this host now has the address 198.51.100.77";
+    assert!(stderr.by_ref().map_while(Result::ok).any(|line| line.contains(told)), "nothing is told");
+    drop(run.stdin.take());
+    let lines: Vec<_> = stdout.map_while(Result::ok).collect();
+    assert!(run.wait().unwrap().success(), "{lines:?}");
+    assert!(!lines.contains(&"ping".to_owned()) && lines.last().is_some_and(|line| line == "end"), "{lines:?}");
 }
 
 /// Which ends the run, and with it pasta.

@@ -8,9 +8,10 @@
 use std::{
     fs::File,
     io::{self, Read},
+    mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
 };
 
 use nix::{
@@ -23,7 +24,7 @@ use nix::{
 use super::{Inner, Side, address::Pair};
 use crate::{
     error::Error,
-    link,
+    link::{self, IpNet},
     spawn::{self, Channel, Child},
     sys,
 };
@@ -34,6 +35,8 @@ pub const LINK: &str = "pasta";
 pub const MTU: u32 = 65520;
 /// What the holder says when the device is there, with pasta's pidfd; anything else it says is why there is none.
 const READY: [u8; 1] = [0];
+/// What the holder says first where it has stopped pasta; the address follows.
+const STOPPED: u8 = 1;
 /// Octets kept of what pasta says on stderr.
 const WORDS: usize = 4096;
 /// How lines on stderr begin that only say that there is no system logger.
@@ -59,13 +62,16 @@ pub struct Pasta {
 impl Pasta {
     /// From the calling thread's namespace into that of `into`, which is a process in a user namespace of the caller's. Returns when the device is
     /// there. The calling process must have one thread only, and a copy of it stays as long as pasta runs.
-    pub fn start(program: &Path, into: Pid) -> Result<Self, PastaError> {
+    ///
+    /// `barred` are the networks that the namespace's rules keep it from, among them this host's addresses; none: nothing is. Once this host has an
+    /// address that is in none of them, pasta carries nothing any more: the rules can no longer be changed, and it would reach the host by it.
+    pub fn start(program: &Path, into: Pid, barred: &[IpNet]) -> Result<Self, PastaError> {
         let (v4, v6) = Pair::free()?;
         let v6 = if link::has_default_route(true)? { v6 } else { None };
         let side = |pair: Pair| Side { addr: pair.inner, gateway: pair.outer.addr };
         let inner = Inner { link: LINK.to_owned(), v4: side(v4), v6: v6.map(side) };
         let mut command = command(program, &inner, into);
-        let holder = spawn::copy(|channel| hold(&channel, &mut command))?;
+        let holder = spawn::copy(|channel| hold(&channel, &mut command, barred))?;
         let (word, pidfd) = match holder.channel.recv() {
             Ok(Some((word, fds))) => (text(&word), fds.into_iter().next()),
             Ok(None) => ("no answer".to_owned(), None),
@@ -82,11 +88,12 @@ impl Pasta {
         &self.inner
     }
 
-    /// Why it has ended. Waits until it has; `as_fd` is readable then.
-    pub fn ended(&self) -> io::Error {
-        match self.holder.channel.recv() {
-            Ok(word) => io::Error::other(word.map_or_else(|| "its holder was killed".to_owned(), |(word, _)| text(&word))),
-            Err(error) => error,
+    /// The address for which it carries nothing any more, or the error that says why it has ended. Waits for either; `as_fd` is readable then.
+    pub fn stopped_for(&self) -> io::Result<String> {
+        let (word, _) = self.holder.channel.recv()?.ok_or_else(|| io::Error::other("its holder was killed"))?;
+        match word.split_first() {
+            Some((&STOPPED, address)) => Ok(text(address)),
+            _ => Err(io::Error::other(text(&word))),
         }
     }
 }
@@ -129,8 +136,8 @@ fn command(program: &Path, inner: &Inner, into: Pid) -> Command {
 }
 
 /// The holder's whole life. The maker says nothing on the channel, so whatever happens there is its end.
-fn hold(channel: &Channel, command: &mut Command) -> u8 {
-    match until_an_end(channel, command) {
+fn hold(channel: &Channel, command: &mut Command, barred: &[IpNet]) -> u8 {
+    match until_an_end(channel, command, barred) {
         Ok(None) => 0,
         Ok(Some(words)) => {
             let _ = channel.send(words.as_bytes(), &[]);
@@ -145,29 +152,42 @@ fn hold(channel: &Channel, command: &mut Command) -> u8 {
 }
 
 /// Pasta's last words if it ended first.
-fn until_an_end(channel: &Channel, command: &mut Command) -> io::Result<Option<String>> {
+fn until_an_end(channel: &Channel, command: &mut Command, barred: &[IpNet]) -> io::Result<Option<String>> {
     crate::close_on_exec_from(3).map_err(|error| io::Error::from(error.source))?;
     let mut pasta = command.spawn()?;
-    let ended = match (pasta.stdout.take(), pasta.stderr.take()) {
-        (Some(stdout), Some(stderr)) => sys::pidfd_open(&pasta)
-            .map_err(io::Error::from)
-            .and_then(|pidfd| watch(channel, &pidfd, OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into())),
-        _ => Err(io::ErrorKind::BrokenPipe.into()),
-    };
+    let ended = watch(channel, &mut pasta, barred);
     // It fails only where it has ended.
     let _ = pasta.kill();
     let status = pasta.wait()?;
     Ok(ended?.map(|words| if words.is_empty() { status.to_string() } else { words }))
 }
 
-/// Tells when pasta is at work, and returns with the channel (`None`) or with pasta.
-fn watch(channel: &Channel, pidfd: &OwnedFd, mut stdout: File, mut stderr: File) -> io::Result<Option<String>> {
-    let (mut ready, mut said, mut buffer) = (false, Vec::new(), [0; 512]);
+/// Tells when pasta is at work and when it is stopped, and returns with the channel (`None`) or with pasta.
+fn watch(channel: &Channel, pasta: &mut process::Child, barred: &[IpNet]) -> io::Result<Option<String>> {
+    let pidfd = sys::pidfd_open(pasta)?;
+    let (Some(stdout), Some(stderr)) = (pasta.stdout.take(), pasta.stderr.take()) else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    let (mut stdout, mut stderr) = (File::from(OwnedFd::from(stdout)), File::from(OwnedFd::from(stderr)));
+    let failed = |error: Error| io::Error::other(error);
+    let addresses = link::watch_addresses().map_err(failed)?;
+    // One may have come since the rules were made.
+    let mut changed = true;
+    let (mut ready, mut stopped, mut said, mut buffer) = (false, barred.is_empty(), Vec::new(), [0; 512]);
     loop {
+        if ready
+            && mem::take(&mut changed)
+            && !stopped
+            && let Some(address) =
+                link::addresses().map_err(failed)?.into_iter().find(|address| !barred.iter().any(|net| net.contains(*address)))
+        {
+            // Not killed: without its device the namespace has no route, and what is redirected goes nowhere.
+            sys::pidfd_send_signal(pidfd.as_fd(), Signal::SIGSTOP)?;
+            channel.send(&[&[STOPPED], address.to_string().as_bytes()].concat(), &[])?;
+            stopped = true;
+        }
         let seen = {
             let on = |fd| PollFd::new(fd, PollFlags::POLLIN);
-            let mut fds = [on(channel.as_fd()), on(stderr.as_fd()), on(stdout.as_fd())];
-            let watched = if ready { 2 } else { 3 };
+            let mut fds = [on(channel.as_fd()), on(stderr.as_fd()), on(addresses.as_fd()), on(stdout.as_fd())];
+            let watched = if ready { 3 } else { 4 };
             match poll(&mut fds[..watched], PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 result => result?,
@@ -176,11 +196,15 @@ fn watch(channel: &Channel, pidfd: &OwnedFd, mut stdout: File, mut stderr: File)
         };
         match seen {
             [true, ..] => return Ok(None),
-            [_, true, _] => match stderr.read(&mut buffer)? {
+            [_, true, ..] => match stderr.read(&mut buffer)? {
                 0 => return Ok(Some(words(&said))),
                 length => said.extend(buffer[..length].iter().take(WORDS - said.len())),
             },
-            [_, _, true] if stdout.read(&mut buffer)? > 0 => {
+            [_, _, true, _] => {
+                addresses.changed(PollTimeout::ZERO).map_err(|refusal| io::Error::from(refusal.errno))?;
+                changed = true;
+            }
+            [.., true] if stdout.read(&mut buffer)? > 0 => {
                 ready = true;
                 channel.send(&READY, &[pidfd.as_fd()])?;
             }
