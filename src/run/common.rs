@@ -25,6 +25,8 @@ use crate::{
     vault::{ConnectionName, Vault},
 };
 
+/// How long processes the command left behind have between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(2);
 /// How long connections of a command that has ended may still deliver what it sent.
 pub const LAST_BYTES: Duration = Duration::from_secs(1);
 

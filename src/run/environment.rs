@@ -31,7 +31,7 @@ use tokio::{
 
 use super::{
     RunError, ca,
-    common::{self, Connected, DataPlane, LAST_BYTES},
+    common::{self, Connected, DataPlane, GRACE, LAST_BYTES},
     directory::Directory,
     identity::Identity,
     options::RunOptions,
@@ -50,8 +50,6 @@ use crate::{
     vault,
 };
 
-/// How long processes the command left behind have between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
 /// How often what is left is looked for again after SIGKILL: a process may fork while the others are being killed.
 const AGAIN: Duration = Duration::from_millis(100);
 /// After so many times what still lives is out of our reach (another user's, by set-user-ID) and is left.

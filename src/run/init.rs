@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd,
     process::Command,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use netns::{
@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::{defence::Defence, vault::KeySource};
 
 use super::{
+    common::GRACE,
     harden::{self, CoreLimit},
     mask,
     message::{Configure, Event, Init, Request},
@@ -46,8 +47,6 @@ use super::{
 const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// A unique local address (RFC 4193) with a fixed random global id; it exists only on the sandbox's `lo`.
 const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0xfd8b, 0x3a5e, 0x91c4, 0, 0, 0, 0, 8);
-/// How long processes the command left behind have between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What could not be done inside, in words that survive the channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
