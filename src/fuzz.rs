@@ -178,7 +178,7 @@ fn policy(text: &str) {
 /// Tables in which other processes choose names and paths.
 fn proc_tables(bytes: &[u8]) {
     let _ = mask::mountinfo::Mounts::parse(bytes).iter().count();
-    assert!(mask::sockets::parse(bytes).iter().all(|path| path.is_absolute()));
+    assert!(mask::sockets::parse(bytes).iter().all(|path| !path.as_os_str().is_empty()));
     if let Ok(text) = str::from_utf8(bytes) {
         let _ = (caller::parent(text), caller::endpoint(text));
         let here = ([127, 0, 0, 1], 80).into();

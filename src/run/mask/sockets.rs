@@ -28,7 +28,11 @@ const WELL_KNOWN: &[&str] = &[
 /// socket under a temporary name and links it into place, so the table does not know its name.
 pub fn bound(also_in: &[PathBuf]) -> io::Result<BTreeSet<PathBuf>> {
     let table = fs::read("/proc/net/unix")?;
-    let named = parse(&table);
+    let (absolute, relative): (Vec<&Path>, Vec<&Path>) = parse(&table).into_iter().partition(|path| path.is_absolute());
+    let mut named: BTreeSet<PathBuf> = absolute.into_iter().map(Path::to_owned).collect();
+    if !relative.is_empty() {
+        named.extend(working_directories()?.iter().flat_map(|directory| relative.iter().map(|path| directory.join(path))));
+    }
     let directories: BTreeSet<PathBuf> = named
         .iter()
         .filter_map(|path| path.parent())
@@ -41,6 +45,12 @@ pub fn bound(also_in: &[PathBuf]) -> io::Result<BTreeSet<PathBuf>> {
     Ok(by_name.chain(directories.iter().flat_map(|directory| in_directory(directory))).collect())
 }
 
+/// Where a server that bound a relative name may stand: the kernel tells neither which process that is nor where it stood.
+fn working_directories() -> io::Result<BTreeSet<PathBuf>> {
+    let processes = fs::read_dir("/proc")?.flatten();
+    Ok(processes.filter_map(|process| fs::read_link(process.path().join("cwd")).ok()).collect())
+}
+
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
@@ -51,7 +61,7 @@ fn in_directory(directory: &Path) -> Vec<PathBuf> {
     entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())).map(|entry| entry.path()).collect()
 }
 
-/// The absolute paths of /proc/net/unix (proc_net(5)): the eighth column to the end of the line. `@` starts an abstract name.
+/// The paths of /proc/net/unix as they were bound (proc_net(5)): the eighth column to the end of the line. `@` starts an abstract name.
 pub(crate) fn parse(table: &[u8]) -> BTreeSet<&Path> {
     const COLUMNS_BEFORE_PATH: usize = 7;
     table
@@ -64,7 +74,7 @@ pub(crate) fn parse(table: &[u8]) -> BTreeSet<&Path> {
                 let end = rest_of_column.iter().position(|&byte| byte == b' ')?;
                 rest = rest_of_column.get(end..)?;
             }
-            rest.get(1..).filter(|path| path.starts_with(b"/")).map(|path| Path::new(OsStr::from_bytes(path)))
+            rest.get(1..).filter(|path| !matches!(path.first(), None | Some(b'@'))).map(|path| Path::new(OsStr::from_bytes(path)))
         })
         .collect()
 }
@@ -83,6 +93,6 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01    14 relative/s\n\
             short\n";
         let paths: Vec<_> = parse(table).into_iter().collect();
-        assert_eq!(paths, [Path::new("/run/user/1000/bus"), Path::new("/tmp/with space/s")]);
+        assert_eq!(paths, ["/run/user/1000/bus", "/tmp/with space/s", "relative/s"].map(Path::new));
     }
 }
