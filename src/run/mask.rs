@@ -165,6 +165,7 @@ impl Survey {
         for path in run_later(request).iter().filter(|path| !is_kept(path, &keep)) {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
             masks.insert(Mask::ReadOnly(path.clone()));
+            masks.extend(mounts.places(path).into_iter().map(Mask::ReadOnly));
         }
         masks.retain(Mask::is_in_force);
         let mut survey =
@@ -341,9 +342,17 @@ fn run_later(request: &Request<'_>) -> Vec<PathBuf> {
         .chain(of_zsh)
         .chain(SPOOLS.iter().map(PathBuf::from))
         .filter(|path| path.exists())
-        .filter_map(|path| real_name(&path))
+        .flat_map(|path| names_of(&path))
         .filter(|path| !path.starts_with("/proc"))
         .collect()
+}
+
+/// The name, and where it is a symbolic link to a file, each further name on the way to that file: whoever writes to one writes to all.
+fn names_of(path: &Path) -> Vec<PathBuf> {
+    let next = |name: &PathBuf| real_name(&name.parent()?.join(fs::read_link(name).ok()?)).filter(|path| path.is_file());
+    // The kernel, too, gives up after so many (path_resolution(7)).
+    const MOST_LINKS: usize = 40;
+    std::iter::successors(real_name(path), next).take(MOST_LINKS).collect()
 }
 
 /// The path with symbolic links resolved but for the last name: what that name shows is to stay, be it a link or a file. A directory

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
+    io::{BufRead, BufReader},
     os::{
         fd::AsRawFd,
         unix::{
@@ -11,6 +12,7 @@ use std::{
         },
     },
     path::Path,
+    process::{Command, Stdio},
 };
 
 use authsome::run::mask::{Error, Request, Survey, User};
@@ -23,7 +25,7 @@ type Done = Result<(), Failed>;
 type Test = fn() -> Done;
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 18] = [
         ("home shows the marker alone", home_shows_the_marker_alone),
         ("home is masked wherever it is seen", home_is_masked_wherever_it_is_seen),
         ("home that is not masked after all", home_not_masked_after_all),
@@ -32,10 +34,12 @@ pub fn trials() -> Vec<Trial> {
         ("key file", key_file),
         ("sockets", sockets),
         ("socket linked into place", socket_linked_into_place),
+        ("socket bound by a relative name", socket_bound_by_a_relative_name),
         ("socket in a directory that cannot be listed", socket_in_a_closed_directory),
         ("runtime directory", runtime_directory),
         ("kept path in the runtime directory", kept_path_in_the_runtime_directory),
         ("what runs later is read-only", what_runs_later_is_read_only),
+        ("what runs later is read-only in other mounts", what_runs_later_in_other_mounts),
         ("proc shows the sandbox alone", proc_shows_the_sandbox_alone),
         ("hard link is refused", hard_link_is_refused),
         ("inherited views are refused", inherited_views_are_refused),
@@ -174,6 +178,23 @@ fn socket_linked_into_place() -> Done {
     Ok(())
 }
 
+/// As development servers do with the one of their project. What such a mask does is what any other socket's does.
+fn socket_bound_by_a_relative_name() -> Done {
+    let fixture = Fixture::new();
+    let server =
+        "use IO::Socket::UNIX; $s = IO::Socket::UNIX->new(Local => q(relative), Listen => 9) or die; $| = 1; print qq(bound\n); <STDIN>";
+    let mut command = Command::new("perl");
+    command.args(["-e", server]).current_dir(fixture.home()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = command.spawn()?;
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut String::new())?;
+    let lines = survey(&fixture, &[])?.to_string();
+    drop(server.stdin.take());
+    server.wait()?;
+    let line = format!("hidden     {}/relative", fixture.home().canonicalize()?.display());
+    assert!(lines.lines().any(|found| found == line), "{line}\nnot in\n{lines}");
+    Ok(())
+}
+
 fn socket_in_a_closed_directory() -> Done {
     if !stage::is_root() {
         eprintln!("needs a directory of another user");
@@ -239,6 +260,9 @@ fn what_runs_later_is_read_only() -> Done {
         "ln -sfn /tmp/evil ~/.profile",
         "rm -f ~/.profile",
         "echo evil >> ~/.profile",
+        "echo evil >> ~/dotfiles/profile",
+        "mv ~/dotfiles/profile ~/moved-profile; mv ~/moved-profile ~/dotfiles/profile",
+        "mv ~/dotfiles ~/dotfiles-old",
         "echo key > ~/.ssh/authorized_keys",
         "mv ~/.ssh ~/.ssh-old",
         "touch ~/.config/systemd/user/evil.service",
@@ -251,6 +275,17 @@ fn what_runs_later_is_read_only() -> Done {
     assert_eq!(kept.text(), "original\nmore");
     let succeeded = unmasked(&fixture.masked(&script));
     assert_eq!(succeeded.lines().count(), attempts.len(), "{succeeded}");
+    Ok(())
+}
+
+fn what_runs_later_in_other_mounts() -> Done {
+    let fixture = Fixture::new();
+    fixture.write("home/.bashrc", "original\n");
+    let again = fixture.make_directory("again");
+    let mut scenario = fixture.masked(&format!("echo evil 2>/dev/null >> {}/.bashrc; cat ~/.bashrc", again.display()));
+    scenario.binds = vec![(fixture.home(), again)];
+    each_kind(&scenario, |text| assert_eq!(text, "original"));
+    assert_eq!(unmasked(&scenario), "original\nevil");
     Ok(())
 }
 
