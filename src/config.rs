@@ -6,6 +6,7 @@ use crate::{
 };
 use clap::ValueEnum;
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -82,6 +83,8 @@ pub struct Config {
     pub upstream: UpstreamChoice,
     /// Hosts relayed unopened in every run.
     pub passthrough: Vec<Host>,
+    /// Ports by the names that `--expose` and `--publish` take.
+    pub ports: BTreeMap<String, u16>,
     /// Rules of every run.
     pub policy: Policy,
     /// Whether a run stops when its audit trail cannot be written.
@@ -115,8 +118,18 @@ const UPSTREAMS: &str = "a proxy's URL, env or none";
 /// Far more than every key takes.
 const MAX_FILE: u64 = 1 << 20;
 /// Every key `config.toml` may have.
-pub const KEYS: [&str; 9] =
-    ["run.mode", "run.egress", "run.upstream", "run.passthrough", "run.allow", "run.deny", "vault.key", "audit.required", "audit.max_size"];
+pub const KEYS: [&str; 10] = [
+    "run.mode",
+    "run.egress",
+    "run.upstream",
+    "run.passthrough",
+    "run.allow",
+    "run.deny",
+    "ports.NAME",
+    "vault.key",
+    "audit.required",
+    "audit.max_size",
+];
 /// Where the audit trail is rotated if nothing else is said.
 pub const AUDIT_MAX_SIZE: u64 = 10 * 1024 * 1024;
 /// A file of a handful of records; below that rotation would be all there is.
@@ -132,6 +145,7 @@ impl Config {
             egress: EgressChoice::Auto,
             upstream: UpstreamChoice::Env,
             passthrough: Vec::new(),
+            ports: BTreeMap::new(),
             policy: Policy::default(),
             audit_required: false,
             audit_max_size: AUDIT_MAX_SIZE,
@@ -183,6 +197,11 @@ impl Config {
                         self.audit_max_size = bytes
                             .filter(|bytes| *bytes >= AUDIT_MIN_SIZE)
                             .ok_or_else(|| file.value(&name, value, format!("a number of bytes, {AUDIT_MIN_SIZE} or more")))?;
+                    }
+                    _ if section.get_ref() == "ports" => {
+                        let port = value.get_ref().as_integer().and_then(|integer| integer.as_str().parse().ok()).filter(|port| *port > 0);
+                        let port = port.ok_or_else(|| file.value(&name, value, "a port, 1 to 65535".to_owned()))?;
+                        self.ports.insert(key.get_ref().to_string(), port);
                     }
                     _ => return Err(file.unknown(&name, key.span())),
                 }
@@ -291,7 +310,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = load(
-            "[run]\nmode = \"transparent\"\negress = \"relay\"\nupstream = \"none\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\nmax_size = 65536\n",
+            "[run]\nmode = \"transparent\"\negress = \"relay\"\nupstream = \"none\"\npassthrough = [\"Pinned.acme.test\"]\nallow = [\"*.acme.test\"]\ndeny = [\"DELETE *\"]\n[ports]\nweb = 5173\n[vault]\nkey = \"passphrase\"\n[audit]\nrequired = true\nmax_size = 65536\n",
             &[],
         )
         .unwrap_or_else(|error| panic!("{error}"));
@@ -299,6 +318,7 @@ mod tests {
         assert_eq!(config.audit_max_size, 65_536);
         assert_eq!(config.upstream, UpstreamChoice::None);
         assert_eq!(config.passthrough[0].to_string(), "pinned.acme.test");
+        assert_eq!(config.ports["web"], 5173);
         assert_eq!(config.policy.to_string(), "allow      *.acme.test\ndeny       DELETE *\n");
         assert!(matches!(config.key, KeySource::Passphrase));
     }
@@ -321,6 +341,7 @@ mod tests {
             ("[vault]\nkey = \"file\"\n", "HOME/config.toml:2: vault.key cannot be `file`; it is identity, passphrase or keyring"),
             ("\n[audit]\nrequired = \"yes\"\n", "HOME/config.toml:3: audit.required cannot be `yes`; it is true or false"),
             ("[audit]\nmax_size = 1\n", "HOME/config.toml:2: audit.max_size cannot be `1`; it is a number of bytes, 4096 or more"),
+            ("[ports]\nweb = 0\n", "HOME/config.toml:2: ports.web cannot be `0`; it is a port, 1 to 65535"),
             ("[run]\nmodus = 1\n", "HOME/config.toml:2: unknown key `run.modus`"),
             ("mode = \"transparent\"\n", "HOME/config.toml:1: unknown key `mode`"),
             ("[run\n", "HOME/config.toml:1: unclosed table, expected `]`"),

@@ -79,6 +79,8 @@ pub enum Failure {
     /// A flag that means nothing where the program is not in a namespace.
     #[error("{0} needs --transparent")]
     NeedsTransparent(&'static str),
+    #[error("{flag} {text}: neither a port nor the name of one")]
+    UnknownPort { flag: &'static str, text: String },
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
@@ -172,6 +174,9 @@ impl Failure {
             Self::NoTool { package, .. } => ("PlatformError", PLATFORM, format!("install the package {package}, then try again")),
             Self::NeedsTransparent(_) => {
                 ("UsageError", USAGE, "add --transparent, or set run.mode = \"transparent\" in config.toml".to_owned())
+            }
+            Self::UnknownPort { .. } => {
+                ("UsageError", USAGE, "a number from 1 to 65535, or a name as in config.toml: ports.web = 5173".to_owned())
             }
             Self::Policy { .. } => ("PolicyError", USAGE, "the format is TOML: allow = [\"RULE\"] and deny = [\"RULE\"]".to_owned()),
             Self::UnknownRun(_) => ("RunNotFoundError", UNEXPECTED, "authsome log --json shows the runs that are recorded".to_owned()),

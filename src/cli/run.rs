@@ -1,7 +1,7 @@
 //! `authsome run`
 use super::{context::Context, report::Failure};
 use crate::{
-    config::{self, EgressChoice, Mode, UpstreamChoice},
+    config::{self, Config, EgressChoice, Mode, UpstreamChoice},
     host::Host,
     provider::ProviderName,
     route::policy::{Policy, Rule},
@@ -59,12 +59,12 @@ pub struct Run {
     /// Rules from a TOML file: allow = ["…"] and deny = ["…"]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Let the program reach this port of the host's loopback
-    #[arg(long, value_name = "PORT", value_parser = port())]
-    expose: Vec<u16>,
-    /// Let the host reach this port of the program, on loopback
-    #[arg(long, value_name = "PORT", value_parser = port())]
-    publish: Vec<u16>,
+    /// Let the program reach this port (or name in config.toml) of the host's loopback
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<String>,
+    /// Let the host reach this port (or name in config.toml) of the program, on loopback
+    #[arg(long, value_name = "PORT")]
+    publish: Vec<String>,
     /// Never open connections to this host
     #[arg(long, value_name = "HOST")]
     passthrough: Vec<Host>,
@@ -112,8 +112,8 @@ impl Run {
             upstream: self.upstream.map_or(context.config.upstream.clone(), |text| UpstreamChoice::new("--upstream", text)),
             upstream_ca: self.upstream_ca,
             policy,
-            expose: self.expose,
-            publish: self.publish,
+            expose: named_ports("--expose", &self.expose, &context.config)?,
+            publish: named_ports("--publish", &self.publish, &context.config)?,
             connections: self.connection,
             user: self.user,
             keep_paths: self.keep_path,
@@ -149,6 +149,15 @@ impl Run {
 pub fn policy_file(path: &Path) -> Result<Policy, Failure> {
     let text = config::read(path).map_err(|source| Failure::File { action: "read", path: path.to_owned(), source })?;
     Policy::parse(&text).map_err(|source| Failure::Policy { path: path.to_owned(), source })
+}
+
+/// Each a number, or a name that config.toml gives one.
+fn named_ports(flag: &'static str, ports: &[String], config: &Config) -> Result<Vec<u16>, Failure> {
+    let port = |text: &String| {
+        let number = text.parse().ok().filter(|port| *port > 0).or_else(|| config.ports.get(text).copied());
+        number.ok_or_else(|| Failure::UnknownPort { flag, text: text.clone() })
+    };
+    ports.iter().map(port).collect()
 }
 
 /// Port 0 is no port to connect to (RFC 6335 §6).

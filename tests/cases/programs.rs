@@ -151,6 +151,13 @@ fn a_service_of_the_host_is_used(world: &World) {
         "-c",
         "import socket\ns = socket.create_connection(('127.0.0.1', 5432))\ns.sendall(b'ping')\nprint(s.recv(4).decode())",
     ];
-    assert_eq!(succeeded(&world.run(&["--expose", "5432"], &client)), "ping\n");
+    let config = world.home().join(".authsome/config.toml");
+    let others = fs::read_to_string(&config).unwrap_or_default();
+    fs::write(&config, format!("{others}[ports]\ndatabase = 5432\n")).unwrap();
+    for port in ["5432", "database"] {
+        assert_eq!(succeeded(&world.run(&["--expose", port], &client)), "ping\n", "{port}");
+    }
     assert!(!world.inside(&client).status.success());
+    assert_eq!(world.run(&["--expose", "databases"], &client).status.code(), Some(2));
+    fs::write(&config, others).unwrap();
 }

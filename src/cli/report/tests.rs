@@ -133,6 +133,13 @@ fn what_this_command_does_not_do_here() {
         "leave that rule out, or run without rules",
     );
     told(
+        Failure::UnknownPort { flag: "--expose", text: "web".to_owned() },
+        "UsageError",
+        2,
+        "--expose web: neither a port nor the name of one",
+        "a number from 1 to 65535, or a name as in config.toml: ports.web = 5173",
+    );
+    told(
         Failure::NeedsTransparent("--expose"),
         "UsageError",
         2,
@@ -180,7 +187,7 @@ fn configuration() {
         "ConfigError",
         2,
         "/h/f:3: unknown key `vault.keys`",
-        "did you mean `vault.key`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, vault.key, audit.required, audit.max_size",
+        "did you mean `vault.key`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, ports.NAME, vault.key, audit.required, audit.max_size",
     );
     told(
         ConfigError::Value { path: path(), line, key: "run.mode".into(), text: "x".into(), accepted: "a or b".into() },
