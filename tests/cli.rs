@@ -344,7 +344,7 @@ fn a_wrong_configuration_is_named_and_left_alone() {
         2,
         "",
         "error: HOME/config.toml:2: unknown key `run.mod`\n\
-         hint: did you mean `run.mode`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, vault.key, audit.required, audit.max_size\n",
+         hint: did you mean `run.mode`? There is run.mode, run.egress, run.upstream, run.passthrough, run.allow, run.deny, ports.NAME, vault.key, audit.required, audit.max_size\n",
     );
     assert_eq!(fs::read_to_string(home.path("config.toml")).unwrap(), "[run]\nmod = \"transparent\"\n");
     fs::write(home.path("config.toml"), "vault.key = \"keyring\"\n").unwrap();
