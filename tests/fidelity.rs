@@ -135,6 +135,35 @@ async fn names_keep_their_order_in_http2() {
     }
 }
 
+/// Any method may have a body, of unknown length too; and fields of HTTP/1.1 stay as many as they were, cookies included.
+#[tokio::test]
+async fn a_chunked_body_stays_whatever_the_method() {
+    let ca = Ca::new();
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        for body in ["3\r\nask\r\n0\r\n\r\n", "0\r\n\r\n"] {
+            let (saw, mut requests) = mpsc::unbounded_channel();
+            let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+                let saw = saw.clone();
+                async move {
+                    let Some(mut request) = read_head(&mut stream).await else { return };
+                    while request.to_lowercase().contains("transfer-encoding: chunked") && !request.ends_with("0\r\n\r\n") {
+                        request.push(stream.read_u8().await.unwrap().into());
+                    }
+                    saw.send(request).unwrap();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                }
+            })
+            .await;
+            let proxy = Proxy::before(addr, &ca).await;
+            let head = format!("{method} / HTTP/1.1\r\nHost: {NAME}:{}\r\nCookie: a=1\r\nCookie: b=2\r\n", addr.port());
+            proxy.raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n{body}").as_bytes(), "\r\n\r\n").await;
+            let key = format!("authorization: Bearer {}\r\n", support::KEY);
+            let seen = requests.recv().await.unwrap().replace(&key, "").replace("transfer-encoding", "Transfer-Encoding");
+            assert_eq!(seen, format!("{head}Transfer-Encoding: chunked\r\n\r\n{body}"));
+        }
+    }
+}
+
 /// Fields that make up a header section of [`LARGE`] octets, half of it in one field.
 fn large_fields() -> Vec<(String, String)> {
     let mut fields = vec![("x-long".to_owned(), "l".repeat(LARGE / 2))];

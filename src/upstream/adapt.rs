@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use http_body::Body as _;
 
 /// Octets of a `Sec-WebSocket-Key` before base64 (RFC 6455 §4.1).
 const WEBSOCKET_KEY: usize = 16;
@@ -16,14 +17,21 @@ const WEBSOCKET: &str = "websocket";
 /// HTTP/1.1: origin-form request line (RFC 9112 §3.2.1), `Host` where it was or else first (RFC 9110 §7.2). The host is the target's, whatever
 /// the request said.
 pub fn to_http1(request: &mut Request<Body>, target: &Target) {
+    let from_h2 = request.version() == Version::HTTP_2 || is_websocket(request);
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = Uri::from(path(request.uri()));
     if is_websocket(request) {
         upgrade_to_websocket(request);
     }
     request.extensions_mut().remove::<hyper::ext::Protocol>();
+    // Without this hyper leaves out the body of a GET whose length is not known.
+    if !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let headers = request.headers_mut();
-    join_cookies(headers);
+    if from_h2 {
+        join_cookies(headers);
+    }
     if !is_named(headers, target) && headers.insert(header::HOST, host(target)).is_none() {
         host_first(headers);
     }
@@ -130,7 +138,7 @@ mod tests {
                 request(uri, &[("accept", "a"), ("host", "evil.test"), ("accept", "b"), ("cookie", "c=1"), ("cookie", "d=2")]);
             to_http1(&mut request, &target(443));
             assert_eq!((request.uri().to_string().as_str(), request.version()), (path, Version::HTTP_11));
-            assert_eq!(lines(&request), ["accept: a", "accept: b", "host: api.acme.test", "cookie: c=1; d=2"], "{uri}");
+            assert_eq!(lines(&request), ["accept: a", "accept: b", "host: api.acme.test", "cookie: c=1", "cookie: d=2"], "{uri}");
         }
         for hosts in
             [&["api.acme.test"][..], &["API.acme.test"], &["evil.test"], &["api.acme.test", "evil.test"], &["evil.test", "api.acme.test"]]
@@ -139,11 +147,12 @@ mod tests {
                 hosts.iter().map(|host| ("host", *host)).chain([("accept", "a"), ("cookie", "c=1"), ("cookie", "d=2")]).collect();
             let mut request = request("/", &headers);
             to_http1(&mut request, &target(443));
-            assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "cookie: c=1; d=2"], "{hosts:?}");
+            assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "cookie: c=1", "cookie: d=2"], "{hosts:?}");
         }
-        let mut request = request("/", &[("accept", "a"), ("x", "b"), ("accept", "c")]);
+        let mut request = request("/", &[("accept", "a"), ("cookie", "c=1"), ("accept", "c"), ("cookie", "d=2")]);
+        *request.version_mut() = Version::HTTP_2;
         to_http1(&mut request, &target(443));
-        assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: c", "x: b"], "none was sent, as in HTTP/2");
+        assert_eq!(lines(&request), ["host: api.acme.test", "accept: a", "accept: c", "cookie: c=1; d=2"], "from HTTP/2");
     }
 
     #[test]
