@@ -22,7 +22,7 @@ use support::{Ca, NAME, Origin, Proxy, empty, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -271,6 +271,50 @@ async fn a_reset_within_the_answer_is_passed_on() {
     let refused = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap_err();
     assert_eq!(reason(&refused), Some(h2::Reason::HTTP_1_1_REQUIRED));
     assert_eq!(reason(&body.frame().await.unwrap().unwrap_err()), Some(h2::Reason::ENHANCE_YOUR_CALM));
+}
+
+/// A reset says that a message is not whole whatever its code, and a client that cancels may well say NO_ERROR (RFC 9113 §7).
+#[tokio::test]
+async fn a_reset_without_an_error_ends_no_message() {
+    let ca = Ca::new();
+    static UPLOAD: std::sync::Mutex<Option<oneshot::Sender<Option<h2::Reason>>>> = std::sync::Mutex::new(None);
+    let (ended, upload) = oneshot::channel();
+    *UPLOAD.lock().unwrap() = Some(ended);
+    let addr = raw_h2(&ca, |mut connection| async move {
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+        let (request, _respond) = connection.accept().await.unwrap().unwrap();
+        body.send_reset(h2::Reason::NO_ERROR);
+        tokio::spawn(async move {
+            let mut upload = request.into_body();
+            let end = loop {
+                match upload.data().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break error.reason(),
+                    None => break None,
+                }
+            };
+            UPLOAD.lock().unwrap().take().unwrap().send(end).unwrap();
+        });
+        let _ = connection.accept().await;
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let stream = proxy.tls(NAME, H2).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("https://{NAME}:{}/", addr.port());
+    let (download, _) = client.send_request(Request::get(&uri).body(()).unwrap(), true).unwrap();
+    let mut download = download.await.unwrap().into_body();
+    assert_eq!(download.data().await.unwrap().unwrap(), "half");
+    let mut client = client.ready().await.unwrap();
+    let (_response, mut sending) = client.send_request(Request::post(&uri).body(()).unwrap(), false).unwrap();
+    sending.send_data(Bytes::from_static(b"half"), false).unwrap();
+    let cut = download.data().await.expect("not the end of the body").unwrap_err();
+    assert_eq!(cut.reason(), Some(h2::Reason::NO_ERROR));
+    sending.send_reset(h2::Reason::NO_ERROR);
+    assert_eq!(upload.await.unwrap(), Some(h2::Reason::NO_ERROR));
 }
 
 async fn raw_h2<F>(ca: &Ca, serve: fn(h2::server::Connection<TlsStream<TcpStream>, Bytes>) -> F) -> SocketAddr

@@ -1,6 +1,6 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, BoxError, Protocol, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry};
+use super::{Body, BoxError, Protocol, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry, whole::Whole};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -99,11 +99,11 @@ pub enum Failure {
 
 /// A response body as it arrives, trailers included.
 pub struct ResponseBody {
-    inner: Incoming,
+    inner: Whole,
     /// Whether `inner` said so.
     ended: bool,
     /// Told at the next poll: whoever passes the body on drops what it has not written yet when it hears of an error.
-    broken: Option<hyper::Error>,
+    broken: Option<BoxError>,
     carrier: Option<Carrier>,
 }
 
@@ -225,7 +225,7 @@ impl Connection {
             Self::H2(mut sender, stream) => {
                 adapt::to_h2(&mut request, target);
                 let response = sender.try_send_request(request).await?;
-                Ok(response.map(|inner| ResponseBody { inner, ended: false, broken: None, carrier: Some(Carrier::H2 { _place: stream }) }))
+                Ok(with_body(response, Some(Carrier::H2 { _place: stream })))
             }
         }
     }
@@ -260,7 +260,7 @@ impl Http1 {
         } else {
             Some(Carrier::Http1(self, Some(entry.clone())))
         };
-        Ok(response.map(|inner| ResponseBody { inner, ended: false, broken: None, carrier }))
+        Ok(with_body(response, carrier))
     }
 
     /// In a task of its own until request and response are whole, and then back to `entry`; a connection that closes or was upgraded never gets there.
@@ -313,11 +313,16 @@ impl From<TrySendError<Request<Body>>> for Failure {
     }
 }
 
+fn with_body(response: Response<Incoming>, carrier: Option<Carrier>) -> Response<ResponseBody> {
+    let version = response.version();
+    response.map(|body| ResponseBody { inner: Whole::new(body, version), ended: false, broken: None, carrier })
+}
+
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if let Some(error) = this.broken.take() {
             return Poll::Ready(Some(Err(error)));

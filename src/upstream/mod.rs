@@ -16,12 +16,14 @@ mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod whole;
 
 pub use self::{
     connection::ResponseBody,
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
+    whole::Whole,
 };
 pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};
 pub use self::{forbidden::networks as forbidden_networks, roots::check as check_roots};

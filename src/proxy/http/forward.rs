@@ -17,7 +17,7 @@ use crate::{
     defence::crash_on,
     proxy::{gate, notice},
     route::{Forward, RequestDecision},
-    upstream::{Body, BoxError, Protocol, UpstreamError},
+    upstream::{Body, BoxError, Protocol, UpstreamError, Whole},
 };
 
 /// How much of a refused request is read, in octets and time.
@@ -88,7 +88,8 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
-    let request = Request::from_parts(parts, exchange.request_body(body));
+    let body = exchange.request_body(Whole::new(body, parts.version));
+    let request = Request::from_parts(parts, body);
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
             guard.verdict(Verdict::Failed, "credential-unusable");
