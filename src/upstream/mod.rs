@@ -261,29 +261,36 @@ impl Upstream {
     async fn send_fresh(
         &self,
         destination: &Destination,
-        request: Request<Body>,
+        mut request: Request<Body>,
         h2: bool,
         entry: &Arc<Entry>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
-        let connection = self.connection(destination, h2, entry).await?;
-        connection.send(request, &destination.target, entry).await.map_err(|failure| failure.into_error(&destination.target))
+        loop {
+            let (connection, shared) = self.connection(destination, h2, entry).await?;
+            match connection.send(request, &destination.target, entry).await {
+                // It was about to close, as after a GOAWAY, and is known as closed by now.
+                Err(Failure::Unsent(unsent, _)) if shared => request = *unsent,
+                sent => return sent.map_err(|failure| failure.into_error(&destination.target)),
+            }
+        }
     }
 
-    /// A new connection, or for HTTP/2 a place on the one that another request has opened meanwhile.
-    async fn connection(&self, destination: &Destination, h2: bool, entry: &Arc<Entry>) -> Result<Connection, UpstreamError> {
+    /// A new connection, or for HTTP/2 a place on the one that another request has opened meanwhile; whether it is such a shared one.
+    async fn connection(&self, destination: &Destination, h2: bool, entry: &Arc<Entry>) -> Result<(Connection, bool), UpstreamError> {
         let share = h2 && entry.speaks() != Some(Protocol::Http1);
         let _connecting = if share { Some(entry.connecting.lock().await) } else { None };
         if share && let Some(connection) = entry.take(true) {
-            return Ok(connection);
+            return Ok((connection, true));
         }
-        Ok(match self.open(destination, h2, entry).await? {
+        let new = match self.open(destination, h2, entry).await? {
             Opened::Http1(connection) => Connection::Http1(connection),
             Opened::H2(shared) => {
                 let first = shared.enter();
                 entry.share(shared);
                 first
             }
-        })
+        };
+        Ok((new, false))
     }
 
     async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
