@@ -22,15 +22,18 @@ use nix::{
 
 use super::process_tree::{descendants, newest_below, parent};
 
-/// How many processes are remembered. Each costs a descriptor and, for every connection of another process, a look at its descriptors.
-const MAX_KNOWN: usize = 8;
+/// How many processes are remembered: one that connects again and again, and the latest newcomer. For a connection of any other process all of them
+/// are looked at in vain.
+const MAX_KNOWN: usize = 2;
+/// More than the first fields of /proc/PID/stat take, in octets.
+const STAT_SIZE: usize = 256;
 
 /// Who may have credentials injected: processes of `uid` that descend from `supervisor`, which is a subreaper, so that none gets lost.
 #[derive(Debug)]
 pub struct Run {
     uid: Uid,
     supervisor: Pid,
-    /// Processes of the run that connected last, the latest first: what descends from the supervisor does so to its end.
+    /// Processes of the run that have connected, first the one that did so again: what descends from the supervisor does so to its end.
     known: Mutex<Vec<Process>>,
 }
 
@@ -68,8 +71,8 @@ impl Run {
         let found = found.or_else(|| descendants(self.supervisor).ok()?.into_iter().find_map(holder));
         let is_found = found.is_some();
         known.retain(|process| process.parent_number().is_some());
-        known.splice(0..0, found);
-        known.truncate(MAX_KNOWN);
+        known.truncate(MAX_KNOWN - usize::from(is_found));
+        known.extend(found);
         is_found
     }
 }
@@ -108,10 +111,10 @@ impl Process {
     }
 
     fn parent_number(&self) -> Option<Pid> {
-        let mut stat = String::new();
+        let mut stat = [0; STAT_SIZE];
         let file = openat(&self.0, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        File::from(file).read_to_string(&mut stat).ok()?;
-        parent(&stat).map(Pid::from_raw)
+        let length = File::from(file).read(&mut stat).ok()?;
+        parent(&String::from_utf8_lossy(&stat[..length])).map(Pid::from_raw)
     }
 }
 
@@ -224,6 +227,24 @@ mod tests {
         child.wait().unwrap();
         assert!(!run.holds("socket:[0]"));
         assert!(run.known.lock().unwrap().is_empty(), "it has ended");
+    }
+
+    #[test]
+    fn newcomers_do_not_displace_who_connects_again() {
+        let run = Run::new(Uid::effective(), Pid::this());
+        let clients: Vec<_> = (0..=MAX_KNOWN).map(|_| connected("connect; read -u 3 line")).collect();
+        let owned = |(_, _, client, proxy): &(Child, TcpStream, SocketAddr, SocketAddr)| run.owns(*client, *proxy, None);
+        assert!(owned(&clients[0]));
+        assert!(clients.iter().all(owned), "the first for the second time");
+        let (_, _, client, proxy) = clients[0];
+        let link = format!("socket:[{}]", socket(client, proxy).unwrap().inode);
+        let known = run.known.lock().unwrap();
+        assert_eq!(known.len(), MAX_KNOWN);
+        assert!(known[0].holds(run.uid, &link));
+        for (mut child, accepted, ..) in clients {
+            drop(accepted);
+            child.wait().unwrap();
+        }
     }
 
     #[test]
