@@ -25,7 +25,7 @@ use crate::{
     },
     host::{Host, Target},
     provider::{Provider, ProviderName, Source},
-    proxy::{caller, detect::detect, explicit, http as proxied},
+    proxy::{caller, detect::detect, explicit, http as proxied, process_tree},
     route::{
         ApiUrl, PathPrefix,
         policy::{Policy, Rule},
@@ -180,7 +180,7 @@ fn proc_tables(bytes: &[u8]) {
     let _ = mask::mountinfo::Mounts::parse(bytes).iter().count();
     assert!(mask::sockets::parse(bytes).iter().all(|path| !path.as_os_str().is_empty()));
     if let Ok(text) = str::from_utf8(bytes) {
-        let _ = (caller::parent(text), caller::endpoint(text));
+        let _ = (process_tree::parent(text), caller::endpoint(text));
         let here = ([127, 0, 0, 1], 80).into();
         let _ = text.lines().any(|line| caller::matching(line, here, here).is_some());
         assert!(!resolv_conf::parse(text).servers.is_empty());

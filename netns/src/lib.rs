@@ -18,6 +18,8 @@ pub mod orig_dst;
 #[cfg(target_os = "linux")]
 pub mod ruleset;
 #[cfg(target_os = "linux")]
+pub mod sock_diag;
+#[cfg(target_os = "linux")]
 pub mod spawn;
 #[cfg(target_os = "linux")]
 pub mod uplink;

@@ -4,24 +4,37 @@
 //! (Processes of the same user are no boundary all the same: one may trace another of the run.)
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
+    iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::MetadataExt,
     sync::{Mutex, PoisonError},
 };
 
 use http::HeaderValue;
-use nix::unistd::{Pid, Uid};
+use netns::sock_diag::{self, Socket};
+use nix::{
+    dir::Dir,
+    fcntl::{OFlag, openat, readlinkat},
+    sys::stat::{Mode, fstat},
+    unistd::{Pid, Uid},
+};
+
+use super::process_tree::{descendants, newest_below, parent};
+
+/// How many processes are remembered: one that connects again and again, and the latest newcomer. For a connection of any other process all of them
+/// are looked at in vain.
+const MAX_KNOWN: usize = 2;
+/// More than the first fields of /proc/PID/stat take, in octets.
+const STAT_SIZE: usize = 256;
 
 /// Who may have credentials injected: processes of `uid` that descend from `supervisor`, which is a subreaper, so that none gets lost.
 #[derive(Debug)]
 pub struct Run {
     uid: Uid,
     supervisor: Pid,
-    /// Processes of the run that have connected before, with the time of their start: what descends from the supervisor does so to its end,
-    /// but its number may be given to another then.
-    known: Mutex<BTreeMap<Pid, u64>>,
+    /// Processes of the run that have connected, first the one that did so again: what descends from the supervisor does so to its end.
+    known: Mutex<Vec<Process>>,
 }
 
 impl Run {
@@ -42,95 +55,82 @@ impl Run {
     }
 
     /// Whether the socket that is bound to `client` and connected to `proxy` belongs to the run. Whatever cannot be found out is a no.
-    /// Blocks: it reads /proc, all of it for a process that is not known yet.
+    /// Blocks: it reads what /proc has of the run's processes, and of all for a stranger.
     pub fn owns(&self, client: SocketAddr, proxy: SocketAddr, _shown: Option<&HeaderValue>) -> bool {
-        self.holder(client, proxy).unwrap_or(false)
+        socket(client, proxy).is_some_and(|socket| socket.uid == self.uid.as_raw() && self.holds(&format!("socket:[{}]", socket.inode)))
     }
 
-    fn holder(&self, client: SocketAddr, proxy: SocketAddr) -> io::Result<bool> {
-        let Some(socket) = socket(client, proxy)? else { return Ok(false) };
-        if socket.uid != self.uid.as_raw() {
-            return Ok(false);
-        }
-        let link = format!("socket:[{}]", socket.inode);
-        let holds = |pid: &Pid| is_of(*pid, self.uid) && holds(*pid, &link);
+    fn holds(&self, link: &str) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|pid, started| start_time(*pid) == Some(*started));
-        if known.keys().any(holds) {
-            return Ok(true);
+        if let Some(at) = known.iter().position(|process| process.holds(self.uid, link)) {
+            known[..=at].rotate_right(1);
+            return true;
         }
-        let started = descendants(self.supervisor)?.into_iter().find(holds).and_then(|pid| Some((pid, start_time(pid)?)));
-        known.extend(started);
-        Ok(started.is_some())
+        let holder = |pid| Process::open(pid).filter(|process| process.holds(self.uid, link) && process.descends_from(self.supervisor));
+        let found = newest_below(self.supervisor).find_map(holder);
+        let found = found.or_else(|| descendants(self.supervisor).ok()?.into_iter().find_map(holder));
+        let is_found = found.is_some();
+        known.retain(|process| process.parent_number().is_some());
+        known.truncate(MAX_KNOWN - usize::from(is_found));
+        known.extend(found);
+        is_found
     }
 }
 
-/// Every process below `ancestor`, itself not included.
-pub fn descendants(ancestor: Pid) -> io::Result<BTreeSet<Pid>> {
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        // It may have ended meanwhile.
-        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent) {
-            children.entry(parent).or_default().push(pid);
-        }
+/// By its directory in /proc. While that is open nothing is found below it but this process, whoever is given its number after its end.
+#[derive(Debug)]
+struct Process(File);
+
+impl Process {
+    fn open(pid: Pid) -> Option<Self> {
+        File::open(format!("/proc/{pid}")).ok().map(Self)
     }
-    let mut found = BTreeSet::new();
-    let mut next = vec![ancestor.as_raw()];
-    while let Some(pid) = next.pop() {
-        let below = children.get(&pid).into_iter().flatten().filter(|child| found.insert(Pid::from_raw(**child)));
-        next.extend(below);
+
+    /// Whether it runs as `uid` and has what /proc/PID/fd calls `link`. The highest numbers first, which mostly are the newest.
+    fn holds(&self, uid: Uid, link: &str) -> bool {
+        let is_link = |directory: &Dir, name: &_| readlinkat(directory, name).is_ok_and(|target| target == link);
+        let is_of = fstat(&self.0).is_ok_and(|status| status.st_uid == uid.as_raw());
+        let Some(mut directory) =
+            is_of.then(|| Dir::openat(&self.0, "fd", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok()).flatten()
+        else {
+            return false;
+        };
+        let names: Vec<_> = directory.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+        names.iter().rev().any(|name| is_link(&directory, name.as_c_str()))
     }
-    Ok(found)
-}
 
-/// The fourth field of /proc/PID/stat (proc_pid_stat(5)).
-pub(crate) fn parent(stat: &str) -> Option<i32> {
-    stat_field(stat, 4)?.parse().ok()
-}
-
-/// In clock ticks since the machine's start; no two processes of one number have the same.
-fn start_time(pid: Pid) -> Option<u64> {
-    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)?.parse().ok()
-}
-
-/// A field of /proc/PID/stat (proc_pid_stat(5)), counted from 1, past the second: that is the program's name and may hold anything, parentheses too.
-pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
-}
-
-fn is_of(pid: Pid, uid: Uid) -> bool {
-    fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid.as_raw())
-}
-
-fn holds(pid: Pid, link: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == link))
-}
-
-/// A line of /proc/net/tcp, as far as it matters here.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Socket {
-    uid: u32,
-    inode: u64,
-}
-
-/// A client's socket may be an IPv6 one with mapped addresses.
-fn socket(client: SocketAddr, proxy: SocketAddr) -> io::Result<Option<Socket>> {
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        match fs::read_to_string(table) {
-            Ok(text) => {
-                if let Some(socket) = text.lines().skip(1).find_map(|line| matching(line, client, proxy)) {
-                    return Ok(Some(socket));
-                }
-            }
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+    fn descends_from(&self, ancestor: Pid) -> bool {
+        iter::successors(self.parent(), |(_, parent)| parent.parent()).any(|(pid, _)| pid == ancestor)
     }
-    Ok(None)
+
+    /// With its number, which is the same before and after its directory is opened: no other process had it in between.
+    fn parent(&self) -> Option<(Pid, Self)> {
+        let pid = self.parent_number()?;
+        let parent = Self::open(pid)?;
+        (self.parent_number() == Some(pid)).then_some((pid, parent))
+    }
+
+    fn parent_number(&self) -> Option<Pid> {
+        let mut stat = [0; STAT_SIZE];
+        let file = openat(&self.0, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        let length = File::from(file).read(&mut stat).ok()?;
+        parent(&String::from_utf8_lossy(&stat[..length])).map(Pid::from_raw)
+    }
+}
+
+/// `None`: no process has it (any more).
+fn socket(client: SocketAddr, proxy: SocketAddr) -> Option<Socket> {
+    // Where the kernel does not answer the table does, at the cost of a walk through every connection the machine has room for.
+    let socket = sock_diag::tcp(client, proxy).ok().or_else(|| in_table(client, proxy));
+    socket.filter(|socket| socket.inode != 0)
+}
+
+/// A client's socket may be an IPv6 one with mapped addresses. A kernel without IPv6 has no second table.
+fn in_table(client: SocketAddr, proxy: SocketAddr) -> Option<Socket> {
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {
+        let text = fs::read_to_string(table).ok()?;
+        text.lines().skip(1).find_map(|line| matching(line, client, proxy))
+    })
 }
 
 /// `sl local rem st tx:rx tr:when retrnsmt uid timeout inode …` (proc_pid_net(5)).
@@ -140,9 +140,7 @@ pub(crate) fn matching(line: &str, client: SocketAddr, proxy: SocketAddr) -> Opt
     if endpoint(local)? != client || endpoint(remote)? != proxy {
         return None;
     }
-    // Inode 0: no process has it any more.
-    let socket = Socket { uid: uid.parse().ok()?, inode: inode.parse().ok()? };
-    (socket.inode != 0).then_some(socket)
+    Some(Socket { uid: uid.parse().ok()?, inode: inode.parse().ok()? })
 }
 
 /// `0100007F:1F90`: each word of the address as the machine keeps it in memory, the port as a number.
@@ -163,7 +161,7 @@ mod tests {
     use super::*;
     use std::{
         net::{TcpListener, TcpStream},
-        process::{Command, Stdio},
+        process::{Child, Command, Stdio},
     };
 
     #[cfg(target_endian = "little")]
@@ -177,10 +175,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn parents_of_programs_with_odd_names() {
-        assert_eq!(parent("17 (a) b) S 4 17 17 0"), Some(4));
-        assert_eq!(parent("17 (sh"), None);
+    /// A connection from `script`, a program for bash that opens it as descriptor 3: the child, our end and both addresses.
+    fn connected(script: &str) -> (Child, TcpStream, SocketAddr, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = format!("connect() {{ exec 3<>/dev/tcp/127.0.0.1/{}; }}; {script}", listener.local_addr().unwrap().port());
+        let child = Command::new("bash").args(["-c", &open]).stdin(Stdio::null()).spawn().unwrap();
+        let (accepted, client) = listener.accept().unwrap();
+        let proxy = accepted.local_addr().unwrap();
+        (child, accepted, client, proxy)
+    }
+
+    fn pid(child: &Child) -> Pid {
+        Pid::from_raw(child.id().cast_signed())
     }
 
     /// A client that is this very process, which is no descendant of its own.
@@ -190,28 +196,93 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, theirs) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         let run = Run::new(Uid::effective(), Pid::this());
-        assert!(socket(ours, theirs).unwrap().is_some());
+        assert!(socket(ours, theirs).is_some());
         assert!(!run.owns(ours, theirs, None));
+    }
+
+    #[test]
+    fn the_table_says_what_the_kernel_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for address in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            let client = TcpStream::connect((address, listener.local_addr().unwrap().port())).unwrap();
+            let (accepted, ours) = listener.accept().unwrap();
+            let theirs = accepted.local_addr().unwrap();
+            let found = in_table(ours, theirs);
+            assert_eq!(found, sock_diag::tcp(ours, theirs).ok());
+            assert_eq!(found.unwrap().inode, fstat(&client).unwrap().st_ino);
+        }
     }
 
     /// A grandchild is; another user's is not.
     #[test]
     fn a_process_below_is_of_the_run() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let script = format!("(exec 3<>/dev/tcp/127.0.0.1/{port}; read -u 3 line); true");
-        let mut child = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
-        let (accepted, client) = listener.accept().unwrap();
-        let proxy = accepted.local_addr().unwrap();
+        let (mut child, accepted, client, proxy) = connected("(connect; read -u 3 line); true");
         let run = Run::new(Uid::effective(), Pid::this());
         assert!(run.owns(client, proxy, None));
+        assert_eq!(run.known.lock().unwrap().len(), 1);
         assert!(run.owns(client, proxy, None), "known now");
+        assert_eq!(run.known.lock().unwrap().len(), 1);
         assert!(!Run::new(Uid::from_raw(run.uid.as_raw() + 1), Pid::this()).owns(client, proxy, None));
-        // A number that was given again is another process.
-        let again = Run { known: Mutex::new([(Pid::this(), 1)].into()), ..Run::new(Uid::effective(), Pid::from_raw(1 << 22)) };
-        assert!(!again.owns(client, proxy, None));
-        assert!(again.known.lock().unwrap().is_empty());
         drop(accepted);
         child.wait().unwrap();
+        assert!(!run.holds("socket:[0]"));
+        assert!(run.known.lock().unwrap().is_empty(), "it has ended");
+    }
+
+    #[test]
+    fn newcomers_do_not_displace_who_connects_again() {
+        let run = Run::new(Uid::effective(), Pid::this());
+        let clients: Vec<_> = (0..=MAX_KNOWN).map(|_| connected("connect; read -u 3 line")).collect();
+        let owned = |(_, _, client, proxy): &(Child, TcpStream, SocketAddr, SocketAddr)| run.owns(*client, *proxy, None);
+        assert!(owned(&clients[0]));
+        assert!(clients.iter().all(owned), "the first for the second time");
+        let (_, _, client, proxy) = clients[0];
+        let link = format!("socket:[{}]", socket(client, proxy).unwrap().inode);
+        let known = run.known.lock().unwrap();
+        assert_eq!(known.len(), MAX_KNOWN);
+        assert!(known[0].holds(run.uid, &link));
+        for (mut child, accepted, ..) in clients {
+            drop(accepted);
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_process_of_another_family_is_a_stranger() {
+        let (mut stranger, accepted, client, proxy) = connected("connect; read -u 3 line");
+        let mut supervisor = Command::new("sleep").arg("infinity").spawn().unwrap();
+        assert!(!Run::new(Uid::effective(), pid(&supervisor)).owns(client, proxy, None));
+        assert!(Process::open(pid(&stranger)).unwrap().descends_from(Pid::this()));
+        assert!(!Process::open(pid(&stranger)).unwrap().descends_from(pid(&supervisor)));
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        drop(accepted);
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn an_orphan_and_a_copy_that_alone_has_the_socket_are_of_the_run() {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        for script in ["(connect; read -u 3 line) &", "connect; (read -u 3 line) & exec 3>&-; wait"] {
+            let (mut child, accepted, client, proxy) = connected(script);
+            if script.ends_with('&') {
+                child.wait().unwrap();
+            }
+            assert!(Run::new(Uid::effective(), Pid::this()).owns(client, proxy, None), "{script}");
+            drop(accepted);
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_given_again_is_not_the_process() {
+        let mut child = Command::new("sleep").arg("infinity").spawn().unwrap();
+        let process = Process::open(pid(&child)).unwrap();
+        let (inherited, link) = (Uid::effective(), fs::read_link(format!("/proc/{}/fd/0", child.id())).unwrap());
+        assert!(process.holds(inherited, link.to_str().unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!process.holds(inherited, link.to_str().unwrap()));
+        assert!(process.parent_number().is_none());
     }
 }

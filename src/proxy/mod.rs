@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod accept;
+#[cfg(target_os = "linux")]
 pub mod caller;
 mod connection;
 pub mod detect;
@@ -23,6 +24,7 @@ pub mod http;
 mod notice;
 mod opaque;
 mod page;
+pub mod process_tree;
 #[cfg(target_os = "linux")]
 mod redirected;
 mod remedy;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use nix::unistd::Pid;
 
-use super::caller::descendants;
+use super::process_tree::descendants;
 
 /// Names of programs as they begin, and what their runtime is told by.
 const RUNTIMES: &[(&[&str], &str)] = &[

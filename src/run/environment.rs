@@ -44,7 +44,7 @@ use crate::{
     config::Config,
     host::Host,
     provider::ProviderName,
-    proxy::{self, caller, tls::Authority},
+    proxy::{self, process_tree, tls::Authority},
     route::{ApiUrl, policy::Policy},
     upstream::{self, NoProxy, Proxies},
     vault,
@@ -340,7 +340,7 @@ async fn end_leftovers(news: &mut UnboundedReceiver<News>) {
 
 /// How many processes there are below us.
 fn signal_all(signals: &[Signal]) -> usize {
-    let below = caller::descendants(Pid::this()).unwrap_or_default();
+    let below = process_tree::descendants(Pid::this()).unwrap_or_default();
     for (pid, signal) in below.iter().flat_map(|pid| signals.iter().map(move |signal| (*pid, *signal))) {
         let _ = kill(pid, signal);
     }

@@ -2,7 +2,7 @@
 
 use super::{RunError, options::UpstreamChoice};
 use crate::{
-    proxy::caller::stat_field,
+    proxy::process_tree::stat_field,
     upstream::{Options, Proxies, Upstream},
 };
 use std::{env, fs, io, os::unix::fs::FileExt, time::Duration};
