@@ -9,7 +9,9 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd,
+    panic,
     process::Command,
+    thread,
     time::Instant,
 };
 
@@ -120,10 +122,9 @@ struct Ready {
 fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     forget_secrets(plan)?;
     listen(init, plan)?;
-    redirect(plan)?;
-    let Some(configure) = init.configure() else { return Ok(None) };
+    let Some((configure, Files { trust, mut left_alone, database })) = redirect_beside_files(init, plan)? else { return Ok(None) };
+    // Not before the redirect is in force.
     network(&configure, plan)?;
-    let Files { trust, mut left_alone, database } = files(plan, &configure)?;
     harden::drop_bounding_set().map_err(Failure::text)?;
     plan.identity.assume().map_err(Failure::at("become the invoking user"))?;
     let core = harden::lock_down(&plan.defences).map_err(Failure::text)?;
@@ -178,7 +179,19 @@ fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
     })
 }
 
-/// In force before there is any way out.
+/// The kernel takes a while to put rules in force, most of it waiting, and no file depends on them.
+fn redirect_beside_files(init: &Init, plan: &Plan) -> Result<Option<(Configure, Files)>, Failure> {
+    thread::scope(|scope| {
+        let redirecting = thread::Builder::new()
+            .spawn_scoped(scope, || redirect(plan))
+            .map_err(|error| Failure::text(format!("start a thread: {error}")))?;
+        let Some(configure) = init.configure() else { return Ok(None) };
+        let files = files(plan, &configure)?;
+        redirecting.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        Ok(Some((configure, files)))
+    })
+}
+
 fn redirect(plan: &Plan) -> Result<(), Failure> {
     if Defence::Redirect.active() {
         plan.rules().create()?;

@@ -80,6 +80,9 @@ pub enum Error {
     #[error("create {path} with what is in {from}: {source}")]
     Extend { path: PathBuf, from: PathBuf, source: io::Error },
     #[cfg(target_os = "linux")]
+    #[error("start a thread: {0}")]
+    Thread(io::Error),
+    #[cfg(target_os = "linux")]
     #[error("{0} has mounts in it, which an overlay would not show")]
     HoldsMounts(PathBuf),
     #[cfg(target_os = "linux")]
