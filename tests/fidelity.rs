@@ -8,7 +8,8 @@
 mod support;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,7 +19,7 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use support::{Ca, NAME, Origin, Proxy, empty, tls_server};
+use support::{Ca, NAME, Origin, Proxy, Setup, empty, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -162,6 +163,66 @@ async fn a_chunked_body_stays_whatever_the_method() {
             assert_eq!(seen, format!("{head}Transfer-Encoding: chunked\r\n\r\n{body}"));
         }
     }
+}
+
+/// Declared or not, with or without `TE` (RFC 9110 §10.1.4); but not what frames the message, nor the key.
+#[tokio::test]
+async fn trailers_come_back_in_http1() {
+    const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nX-sum: 8\r\nX-Key: ";
+    let ca = Ca::new();
+    let answer = |declared: &str| format!("HTTP/1.1 200 OK\r\n{declared}{CHUNKED}{}\r\n\r\n", support::KEY).leak().as_bytes();
+    for addr in [scripted(&ca, answer("")).await.0, scripted(&ca, answer("Trailer: x-sum\r\n")).await.0] {
+        let api_url = format!("https://{NAME}:{}", addr.port());
+        let proxy = Proxy::with(addr, &ca, Setup { api_url, scrub: true, ..Setup::default() }).await;
+        for te in ["", "TE: trailers\r\n"] {
+            let request = |more: &str| format!("GET / HTTP/1.1\r\nHost: {NAME}:{}\r\n{te}{more}\r\n", addr.port());
+            let (first, last) = (request(""), request("Connection: close\r\n"));
+            let answers = proxy.raw(format!("{first}{first}{last}").as_bytes(), "HTTP/1.0").await;
+            let bodies = answers.split("HTTP/1.1 200 OK\r\n").skip(1).map(|answer| answer.split_once("\r\n\r\n").unwrap().1);
+            let hidden = "*".repeat(support::KEY.len());
+            let body = format!("2\r\nok\r\n0\r\nx-sum: 7\r\nx-sum: 8\r\nx-key: {hidden}\r\n\r\n");
+            assert_eq!(bodies.collect::<Vec<_>>(), [&body; 3], "{te}{answers}");
+        }
+        // HTTP/1.0 has no chunks to put them in.
+        let request = format!("GET / HTTP/1.0\r\nHost: {NAME}:{}\r\n\r\n", addr.port());
+        let answer = proxy.raw(request.as_bytes(), "HTTP/1.1").await;
+        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    }
+}
+
+/// Also where the server is asked again on the same connection.
+#[tokio::test]
+async fn trailers_go_up_in_http1() {
+    let ca = Ca::new();
+    let (saw, mut bodies) = mpsc::unbounded_channel();
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        CONNECTIONS.fetch_add(1, SeqCst);
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                saw.send(read_head(&mut stream).await.unwrap()).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut stream = proxy.tls(NAME, H1).await.unwrap();
+    for (declared, end) in [("", "X-Sum: 7\r\nHost: evil.test\r\n"), ("Trailer: x-sum\r\n", "x-sum: 7\r\n"), ("", "")] {
+        let head = format!("POST / HTTP/1.1\r\nHost: {NAME}:{}\r\n{declared}Transfer-Encoding: chunked\r\n\r\n", addr.port());
+        stream.write_all(format!("{head}3\r\nask\r\n0\r\n{end}\r\n").as_bytes()).await.unwrap();
+        read_head(&mut stream).await.unwrap();
+        stream.read_exact(&mut [0; 2]).await.unwrap();
+        let trailers = if end.is_empty() { "" } else { "x-sum: 7\r\n" };
+        assert_eq!(bodies.recv().await.unwrap(), format!("3\r\nask\r\n0\r\n{trailers}\r\n"));
+    }
+    assert_eq!(CONNECTIONS.load(SeqCst), 1);
+    let (frames, body) = support::channel();
+    frames.send(Frame::data(Bytes::from_static(b"ask"))).unwrap();
+    frames.send(Frame::trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]))).unwrap();
+    proxy.client(H2).await.send(addr.port(), Request::post("/").body(body).unwrap()).await.unwrap();
+    assert_eq!(bodies.recv().await.unwrap(), "3\r\nask\r\n0\r\nx-sum: 7\r\n\r\n");
 }
 
 /// Fields that make up a header section of [`LARGE`] octets, half of it in one field.

@@ -1,6 +1,9 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
-use super::{Body, BoxError, Protocol, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry, whole::Whole};
+use super::{
+    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry,
+    whole::Whole,
+};
 use crate::host::Target;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -65,7 +68,8 @@ type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
 /// An HTTP/1.1 connection. It has no task of its own: whoever waits for the response drives it. So request, response and connection wake one
 /// task, and the child gets head and first octets of the body in one write.
 pub struct Http1 {
-    sender: http1::SendRequest<Body>,
+    sender: http1::SendRequest<TrailerBody<Body>>,
+    trailers: Trailers,
     /// `None` once it has ended.
     driver: Option<Driver>,
 }
@@ -124,11 +128,13 @@ struct Sending {
 
 /// Starts HTTP on a TLS connection.
 pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Result<Opened> {
-    let io = TokioIo::new(LastWords::new(stream));
+    let stream = LastWords::new(stream);
     match protocol {
         Protocol::Http1 => {
+            let stream = TrailerStream::new(stream);
+            let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
-            Ok(Opened::Http1(Http1 { sender, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
+            Ok(Opened::Http1(Http1 { sender, trailers, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -137,7 +143,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
                 .max_header_list_size(MAX_HEADER_LIST)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW);
-            let (sender, connection) = builder.handshake(io).await?;
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
             let limit = connection.current_max_send_streams().min(MAX_STREAMS);
             let load = Arc::new(Load { limit: AtomicUsize::new(limit), ..Load::default() });
             let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<bool>>();
@@ -244,7 +250,7 @@ impl Http1 {
             true => request,
             false => request.map(|body| Sending { body, _until_sent: sending.clone() }.boxed()),
         };
-        let mut response = pin!(self.sender.try_send_request(request));
+        let mut response = pin!(self.sender.try_send_request(request.map(|body| self.trailers.of(body))));
         let response = poll_fn(|cx| {
             self.has_ended(cx);
             response.as_mut().poll(cx)
@@ -304,10 +310,10 @@ pub fn is_broken_off(error: &hyper::Error) -> bool {
     !(error.is_parse() || error.is_user())
 }
 
-impl From<TrySendError<Request<Body>>> for Failure {
-    fn from(mut error: TrySendError<Request<Body>>) -> Self {
+impl<B: Into<Body>> From<TrySendError<Request<B>>> for Failure {
+    fn from(mut error: TrySendError<Request<B>>) -> Self {
         match error.take_message() {
-            Some(request) => Self::Unsent(Box::new(request), error.into_error()),
+            Some(request) => Self::Unsent(Box::new(request.map(B::into)), error.into_error()),
             None => Self::Sent(error.into_error()),
         }
     }

@@ -16,6 +16,7 @@ mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trailers;
 mod whole;
 
 pub use self::{
@@ -23,6 +24,7 @@ pub use self::{
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
+    trailers::{TrailerBody, TrailerStream, Trailers},
     whole::Whole,
 };
 pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};

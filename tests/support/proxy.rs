@@ -241,6 +241,7 @@ where
 struct OneKey {
     provider: Provider,
     available: bool,
+    scrub: bool,
 }
 
 impl Resolver for OneKey {
@@ -248,7 +249,7 @@ impl Resolver for OneKey {
         let grant = if self.available {
             let fields = [("api_key".to_owned(), Secret::new(KEY.to_owned()))].into();
             Ok(Grant {
-                needles: None,
+                needles: if self.scrub { Needles::new([KEY]) } else { None },
                 provider: name.clone(),
                 injection: self.provider.injection.clone(),
                 credential: Arc::new(Credential { fields }),
@@ -267,6 +268,8 @@ pub struct Setup<'a> {
     pub api_url: String,
     pub passthrough: &'a [&'a str],
     pub available: bool,
+    /// Whether the key is filled in where it comes back.
+    pub scrub: bool,
     pub rivals: usize,
     pub allow: &'a [&'a str],
     pub deny: &'a [&'a str],
@@ -274,7 +277,7 @@ pub struct Setup<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { api_url: format!("https://{NAME}"), passthrough: &[], available: true, rivals: 0, allow: &[], deny: &[] }
+        Self { api_url: format!("https://{NAME}"), passthrough: &[], available: true, scrub: false, rivals: 0, allow: &[], deny: &[] }
     }
 }
 
@@ -313,7 +316,7 @@ impl Proxy {
         let context = Arc::new(Context {
             routes: Table::new(routes.collect(), Vec::new(), passthrough),
             policy: Policy::new(rules(setup.allow), rules(setup.deny)),
-            resolver: Box::new(OneKey { provider: parse("acme"), available: setup.available }),
+            resolver: Box::new(OneKey { provider: parse("acme"), available: setup.available, scrub: setup.scrub }),
             upstream: Upstream::new(Options {
                 extra_roots: vec![ca.pem.path().to_owned()],
                 connect_timeout: Duration::from_secs(20),

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     proxy::{Context, tls::Opened},
     route::HostRoutes,
-    upstream::{Body, BoxError, Destination, Protocol, UpstreamError},
+    upstream::{Body, BoxError, Destination, Protocol, TrailerBody, TrailerStream, Trailers, UpstreamError},
 };
 
 /// Octets of a request head, for HTTP/2 as RFC 9113 §6.5.2 counts them: fields of 64 KiB, which some APIs take, with room for the rest.
@@ -93,7 +93,6 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure), ending: ending.clone() });
     let downstream = Downstream::new(stream, ending.clone());
     let watch = downstream.watch();
-    let io = TokioIo::new(downstream);
     // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
     // HTTP/2 stream.
     let forward = move |request| Box::pin(forward(session.clone(), request));
@@ -106,11 +105,13 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     // The connection outlives its last poll, so that its socket closes as it was told.
     match protocol {
         Protocol::Http1 => {
-            let service = service_fn(move |request| watched(forward(request), watch.clone()));
-            follow(&pin!(http1().serve_connection(io, service).with_upgrades()).await);
+            let stream = TrailerStream::new(downstream);
+            let trailers = stream.trailers();
+            let service = service_fn(move |request| watched(forward(request), watch.clone(), trailers.clone()));
+            follow(&pin!(http1().serve_connection(TokioIo::new(stream), service).with_upgrades()).await);
         }
         // hyper reads all the time, and knows.
-        Protocol::H2 => follow(&Box::pin(http2().serve_connection(io, service_fn(forward))).as_mut().await),
+        Protocol::H2 => follow(&Box::pin(http2().serve_connection(TokioIo::new(downstream), service_fn(forward))).as_mut().await),
     }
     Ended::Served
 }
@@ -119,12 +120,13 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
 async fn watched(
     mut forwarding: Pin<Box<impl Future<Output = Result<Response<Body>, UpstreamError>>>>,
     watch: Watch,
-) -> Result<Response<Watched<Body>>, BoxError> {
+    trailers: Trailers,
+) -> Result<Response<TrailerBody<Watched<Body>>>, BoxError> {
     let response = std::future::poll_fn(|context| match watch.poll_left(context) {
         Poll::Ready(left) => Poll::Ready(Err(left.into())),
         Poll::Pending => forwarding.as_mut().poll(context).map_err(BoxError::from),
     });
-    Ok(response.await?.map(|body| Watched { body, watch }))
+    Ok(response.await?.map(|body| trailers.of(Watched { body, watch })))
 }
 
 pub fn http1() -> http1::Builder {
