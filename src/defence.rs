@@ -16,6 +16,8 @@ pub enum Defence {
     ReadOnly,
     /// /proc shows the sandbox's processes alone.
     OwnProc,
+    /// Mounts of message queues show the sandbox's alone.
+    OwnQueues,
     /// Under root, files are made and read with the user's rights.
     FilesAsUser,
     /// Variables that lead outside are removed.

@@ -33,7 +33,7 @@ const PANICKED: u8 = 101;
 /// First message of a child that is set up; anything else is a [`Failure`].
 const READY: [u8; 1] = [0];
 
-/// Which namespaces the new process is the first of. Network, mount and PID always; user only where asked.
+/// Which namespaces the new process is the first of. Network, mount, PID and IPC always; user only where asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespaces {
     /// `Some(ids)`: also a user namespace in which exactly these ids stand for themselves (user_namespaces(7)). `None`: needs CAP_SYS_ADMIN.
@@ -147,7 +147,7 @@ fn errno_of(error: &io::Error) -> Errno {
 
 impl Namespaces {
     fn flags(self) -> CloneFlags {
-        let always = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+        let always = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
         if self.user.is_some() { always | CloneFlags::CLONE_NEWUSER } else { always }
     }
 
@@ -252,8 +252,8 @@ impl fmt::Display for Step {
             Self::ListThreads => "list the threads of this process in /proc/self/task",
             Self::Threads => "clone a process that has more than one thread",
             Self::Channel => "create a socket pair",
-            Self::Create => "create network, mount and PID namespaces",
-            Self::CreateWithUser => "create user, network, mount and PID namespaces",
+            Self::Create => "create network, mount, PID and IPC namespaces",
+            Self::CreateWithUser => "create user, network, mount, PID and IPC namespaces",
             Self::Start => "hear from the first process of the namespaces",
             Self::ParentDeath => "tie the first process to its parent",
             Self::Setgroups => "write setgroups",

@@ -248,6 +248,6 @@ fn a_closed_gate_names_the_step(namespaces: Namespaces) {
         fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
         spawn(Namespaces { user: Some(Ids::current()) }, |_| 0).unwrap_err().to_string()
     });
-    assert_eq!(none_left, "create user, network, mount and PID namespaces: ENOSPC: No space left on device");
+    assert_eq!(none_left, "create user, network, mount, PID and IPC namespaces: ENOSPC: No space left on device");
     assert!(nix::sys::wait::waitpid(Pid::from_raw(-1), None).is_err(), "a child was not reaped");
 }

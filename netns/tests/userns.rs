@@ -49,7 +49,7 @@ fn an_open_system_passes(namespaces: Namespaces) {
 /// The limit is that of a user namespace made for it, never the machine's.
 fn a_limit_of_zero_is_named(_: Namespaces) {
     let said = closed(Namespaces { user: Some(Ids::current()) }, || fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap());
-    let expected = "create user, network, mount and PID namespaces: ENOSPC: No space left on device; user.max_user_namespaces is 0 \
+    let expected = "create user, network, mount, PID and IPC namespaces: ENOSPC: No space left on device; user.max_user_namespaces is 0 \
                     -> sudo sysctl -w user.max_user_namespaces=10000";
     assert_eq!(said, expected);
 }
@@ -61,7 +61,7 @@ fn a_chroot_is_named(namespaces: Namespaces) {
         mount_on("proc", "/tmp/root/proc");
         nix::unistd::chroot("/tmp/root").unwrap();
     });
-    let expected = "create user, network, mount and PID namespaces: EPERM: Operation not permitted; \
+    let expected = "create user, network, mount, PID and IPC namespaces: EPERM: Operation not permitted; \
                     this process is in a chroot (no / in /proc/self/mountinfo) -> ";
     assert_eq!(said, expected);
 }

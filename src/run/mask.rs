@@ -75,6 +75,8 @@ pub enum Mask {
     Socket(PathBuf),
     /// A proc of the sandbox's own processes instead.
     Proc(PathBuf),
+    /// The message queues of the sandbox's own IPC namespace instead.
+    Queues(PathBuf),
     /// As it was, but cannot be renamed away.
     Pinned(PathBuf),
     /// As it was, but cannot be changed. The path itself may be a symbolic link: it, too, stays.
@@ -162,6 +164,7 @@ impl Survey {
         let sockets = sockets::bound(&[request.user.home.join(".ssh")]).map_err(|source| read(Path::new("/proc/net/unix"), source))?;
         masks.extend(sockets.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Socket));
         masks.extend(other_procs(&mounts));
+        masks.extend(other_queues(&mounts));
         for path in run_later(request).iter().filter(|path| !is_kept(path, &keep)) {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
             masks.insert(Mask::ReadOnly(path.clone()));
@@ -217,7 +220,7 @@ impl Survey {
     fn covers(&self, path: &Path) -> bool {
         self.masks.iter().any(|mask| match mask {
             Mask::Private(place) => path.starts_with(place) && !is_kept(path, &self.keep),
-            Mask::Home(place) => path.starts_with(place),
+            Mask::Home(place) | Mask::Queues(place) => path.starts_with(place),
             Mask::Hidden(place) | Mask::Socket(place) => path == place,
             Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => false,
         })
@@ -234,10 +237,8 @@ impl Survey {
             })
             .collect();
         self.masks.retain(|mask| match mask {
-            Mask::Hidden(path) | Mask::Socket(path) | Mask::Proc(path) | Mask::Pinned(path) | Mask::ReadOnly(path) => {
-                !replaced.iter().any(|place| path.starts_with(place))
-            }
             Mask::Private(_) | Mask::Home(_) => true,
+            kept => !replaced.iter().any(|place| kept.path().starts_with(place)),
         });
     }
 }
@@ -255,6 +256,7 @@ impl Mask {
             Self::Home(_) | Self::Hidden(_) => Defence::SecretMasks.active(),
             Self::Socket(_) => Defence::SocketMasks.active(),
             Self::Proc(_) => Defence::OwnProc.active(),
+            Self::Queues(_) => Defence::OwnQueues.active(),
             Self::Pinned(_) | Self::ReadOnly(_) => Defence::ReadOnly.active(),
         }
     }
@@ -266,6 +268,7 @@ impl fmt::Display for Mask {
             Self::Private(path) => ("private", path),
             Self::Home(path) | Self::Hidden(path) | Self::Socket(path) => ("hidden", path),
             Self::Proc(path) => ("own proc", path),
+            Self::Queues(path) => ("own queues", path),
             Self::Pinned(path) => ("pinned", path),
             Self::ReadOnly(path) => ("read-only", path),
         };
@@ -328,6 +331,11 @@ fn is_own_directory(path: &Path, uid: Uid) -> bool {
 fn other_procs(mounts: &Mounts) -> impl Iterator<Item = Mask> {
     let procs = mounts.iter().filter(|mount| mount.fs_type == "proc" && mount.root == Path::new("/"));
     procs.filter(|mount| !mount.point.starts_with("/proc") && mount.point.is_dir()).map(|mount| Mask::Proc(mount.point.clone()))
+}
+
+/// A message queue opened through a mount of the outer IPC namespace's is that queue (mq_overview(7)).
+fn other_queues(mounts: &Mounts) -> impl Iterator<Item = Mask> {
+    mounts.iter().filter(|mount| mount.fs_type == "mqueue" && mount.point.is_dir()).map(|mount| Mask::Queues(mount.point.clone()))
 }
 
 /// What exists of the files that run later: our own program, start-up files, timers.

@@ -160,11 +160,12 @@ impl Plan {
 }
 
 /// Part of every transparent run; what can be lifted says by what.
-const ALWAYS: [&str; 6] = [
+const ALWAYS: [&str; 7] = [
     "lifted     hidden, private and read-only paths by --keep-path PATH (but for the vault), refused calls by --allow-kernel NAME",
     "dropped    every capability; set-user-ID programs are inert (no_new_privs)",
     "closed     file descriptors from 3 on",
     "closed     memory of authsome's own processes; the session's keyring",
+    "closed     shared memory, semaphores and message queues (System V, POSIX) of processes outside",
     "removed    proxy variables and variables that name doors outside",
     "refused    the host's own, link-local and cloud metadata addresses, by --allow ADDRESS or --expose PORT lifted",
 ];

@@ -73,6 +73,8 @@ fn masks(world: &World) {
         let of_root = format!("[ $(stat -c %u $HOME/.authsome/.authsome-run) = 0 ] && echo {ESCAPED}");
         only_without(world, "FilesAsUser", &[], &of_root);
     }
+    let queue = world.make_queue("outside");
+    only_without(world, "OwnQueues", &[], &format!("cat {} && echo {ESCAPED}", queue.display()));
     only_without(world, "OwnProc", &[], &format!("[ -e /proc/{} ] && echo {ESCAPED}", std::process::id()));
 }
 

@@ -18,6 +18,7 @@ use std::{
 pub const CASES: &[Case] = &[
     ("kernel_interfaces_are_refused_unless_allowed", kernel_interfaces_are_refused_unless_allowed),
     ("abstract_sockets_outside_are_out_of_reach", abstract_sockets_outside_are_out_of_reach),
+    ("ipc_outside_is_out_of_reach", ipc_outside_is_out_of_reach),
     ("exposed_port_is_reached_and_no_other", exposed_port_is_reached_and_no_other),
     ("published_port_is_reached_and_no_other", published_port_is_reached_and_no_other),
     ("ordinary_tools_work", ordinary_tools_work),
@@ -63,6 +64,21 @@ fn abstract_sockets_outside_are_out_of_reach(world: &World) {
     let _listener = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
     let client = ["python3", "probe.py", "abstract", &name];
     assert_eq!(succeeded(&world.inside(&client)), "ECONNREFUSED\n");
+    assert_eq!(succeeded(&world.outside(&client)), "done\n");
+}
+
+/// By identifier: one made inside would not be found outside either.
+fn ipc_outside_is_out_of_reach(world: &World) {
+    for (probe, kind) in [("shm", &["-M", "4096"][..]), ("sem", &["-S", "1"]), ("msg", &["-Q"])] {
+        let made = succeeded(&world.outside(&[&["ipcmk", "-p", "0666"], kind].concat()));
+        let id = made.trim().rsplit(' ').next().unwrap();
+        let client = ["python3", "probe.py", probe, id];
+        assert_eq!(succeeded(&world.inside(&client)), "EINVAL\n", "{probe}");
+        assert_eq!(succeeded(&world.outside(&client)), "done\n", "{probe}");
+    }
+    world.make_queue("outside");
+    let client = ["python3", "probe.py", "mq", "/outside"];
+    assert_eq!(succeeded(&world.inside(&client)), "ENOENT\n");
     assert_eq!(succeeded(&world.outside(&client)), "done\n");
 }
 

@@ -144,7 +144,7 @@ type Done = Result<ExitCode, Box<dyn std::error::Error>>;
 
 fn enter(scenario: &Scenario) -> Done {
     let (uid, gid) = (geteuid(), getegid());
-    let common = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    let common = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
     if scenario.rootless {
         unshare(common | CloneFlags::CLONE_NEWUSER)?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;

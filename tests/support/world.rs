@@ -10,7 +10,10 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -85,7 +88,7 @@ pub struct World {
 impl World {
     /// Moves the calling thread into namespaces of its own. They, and every mount made here, end with the thread.
     pub fn new(mode: Mode) -> Self {
-        unshare(CloneFlags::CLONE_NEWNS).expect("unshare mount namespace");
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC).expect("unshare mount and IPC namespaces");
         bind_flags("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         let dir = tempfile::tempdir().unwrap();
         mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("mount a tmpfs");
@@ -101,6 +104,16 @@ impl World {
 
     pub fn home(&self) -> PathBuf {
         self.path(USER)
+    }
+
+    /// A POSIX message queue that everybody may use, `/NAME` to mq_open(3); its path in a mount of the queues.
+    pub fn make_queue(&self, name: &str) -> PathBuf {
+        let queues = self.path("queues");
+        fs::create_dir(&queues).unwrap();
+        mount(Some("mqueue"), &queues, Some("mqueue"), MsFlags::empty(), None::<&str>).expect("mount the message queues");
+        let queue = queues.join(name);
+        fs::File::create(&queue).unwrap().set_permissions(fs::Permissions::from_mode(0o666)).unwrap();
+        queue
     }
 
     /// The client as the user, inside `authsome run --transparent`, in the user's home.

@@ -11,7 +11,13 @@ use std::{
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// The limits of namespaces(7) that a sandbox counts against.
-const LIMITS: [&str; 4] = ["user.max_user_namespaces", "user.max_net_namespaces", "user.max_mnt_namespaces", "user.max_pid_namespaces"];
+const LIMITS: [&str; 5] = [
+    "user.max_user_namespaces",
+    "user.max_net_namespaces",
+    "user.max_mnt_namespaces",
+    "user.max_pid_namespaces",
+    "user.max_ipc_namespaces",
+];
 
 /// What systems that do not close these gates have, or less.
 const ENOUGH_NAMESPACES: u64 = 10_000;
@@ -88,7 +94,7 @@ impl Proc<'_> {
         let namespaces = self.0.join("self/ns");
         // A directory that cannot be listed tells nothing.
         fs::read_dir(&namespaces).ok()?;
-        let kinds = [("user", "CONFIG_USER_NS"), ("net", "CONFIG_NET_NS"), ("pid", "CONFIG_PID_NS")];
+        let kinds = [("user", "CONFIG_USER_NS"), ("net", "CONFIG_NET_NS"), ("pid", "CONFIG_PID_NS"), ("ipc", "CONFIG_IPC_NS")];
         let missing = |kind: &str| (user || kind != "user") && !namespaces.join(kind).is_symlink();
         kinds.into_iter().find(|(kind, _)| missing(kind)).map(|(_, option)| Cause::Kernel { option })
     }
@@ -180,7 +186,7 @@ mod tests {
         let chroot = ("self/mountinfo", "22 27 0:21 / /proc rw - proc proc rw\n");
         let apparmor = || sysctl("kernel.apparmor_restrict_unprivileged_userns", 1, 0);
         type Row<'a> = (Stage, Errno, &'a [(&'a str, &'a str)], Cause);
-        let table: [Row<'_>; 19] = [
+        let table: [Row<'_>; 20] = [
             (
                 Stage::Create,
                 Errno::EPERM,
@@ -189,6 +195,7 @@ mod tests {
             ),
             (Stage::Create, Errno::ENOSPC, &[("sys/user/max_user_namespaces", "0\n")], sysctl("user.max_user_namespaces", 0, 10_000)),
             (Stage::Create, Errno::ENOSPC, &[("sys/user/max_net_namespaces", "0\n")], sysctl("user.max_net_namespaces", 0, 10_000)),
+            (Stage::Create, Errno::ENOSPC, &[("sys/user/max_ipc_namespaces", "0\n")], sysctl("user.max_ipc_namespaces", 0, 10_000)),
             (Stage::Create, Errno::ENOSPC, &[], Cause::Exhausted),
             (Stage::Create, Errno::EACCES, &[restricted], apparmor()),
             (Stage::Ids, Errno::EPERM, &[restricted], apparmor()),

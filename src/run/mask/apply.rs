@@ -111,6 +111,7 @@ impl Covered<'_> {
             Mask::Hidden(path) => cover_if_there(&home.join(EMPTY), path)?,
             Mask::Socket(path) => cover_if_there(&home.join(DEAD_SOCKET), path)?,
             Mask::Proc(path) => mount::proc(path)?,
+            Mask::Queues(path) => mount::queues(path)?,
             Mask::Pinned(path) => mount::bind(path, path)?,
             Mask::ReadOnly(path) => keep_as_is(path)?,
         }
@@ -123,20 +124,21 @@ impl Covered<'_> {
             Mask::Home(place) => fs::read(place.join(MARKER)).is_ok_and(|id| id == self.survey.run_id.as_bytes()),
             Mask::Hidden(path) => is_gone_or(path, &home.join(EMPTY)),
             Mask::Socket(path) => is_gone_or(path, &home.join(DEAD_SOCKET)),
-            Mask::Private(_) | Mask::Proc(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => true,
+            Mask::Private(_) | Mask::Proc(_) | Mask::Queues(_) | Mask::Pinned(_) | Mask::ReadOnly(_) => true,
         };
         if seen { Ok(()) } else { Err(Error::NotMasked(mask.path().to_owned())) }
     }
 }
 
 impl Mask {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::Private(path)
             | Self::Home(path)
             | Self::Hidden(path)
             | Self::Socket(path)
             | Self::Proc(path)
+            | Self::Queues(path)
             | Self::Pinned(path)
             | Self::ReadOnly(path) => path,
         }

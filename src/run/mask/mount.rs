@@ -30,6 +30,8 @@ pub enum Error {
     Overlay { target: PathBuf, source: Errno },
     #[error("mount a fresh proc over {target}: {source}")]
     Proc { target: PathBuf, source: Errno },
+    #[error("mount the run's own message queues over {target}: {source}")]
+    Queues { target: PathBuf, source: Errno },
     #[error("move the mount at {from} to {target}: {source}")]
     Move { from: PathBuf, target: PathBuf, source: Errno },
     #[error("take off the mount at {target}: {source}")]
@@ -116,6 +118,12 @@ pub fn move_to(from: &Path, target: &Path) -> Result<(), Error> {
 pub fn proc(target: &Path) -> Result<(), Error> {
     let flags = TMPFS | MsFlags::MS_NOEXEC;
     mount(Some("proc"), target, Some("proc"), flags, None::<&str>).map_err(|source| Error::Proc { target: target.to_owned(), source })
+}
+
+/// The POSIX message queues of the calling process's IPC namespace over `target` (mq_overview(7)).
+pub fn queues(target: &Path) -> Result<(), Error> {
+    let flags = TMPFS | MsFlags::MS_NOEXEC;
+    mount(Some("mqueue"), target, Some("mqueue"), flags, None::<&str>).map_err(|source| Error::Queues { target: target.to_owned(), source })
 }
 
 /// Writes a file CMD may read, whatever the umask.

@@ -89,6 +89,28 @@ def abstract(name):
         s.connect("\0" + name)
 
 
+def shm(identifier):
+    attached = libc.shmat
+    attached.restype = ctypes.c_void_p
+    if attached(int(identifier), None, 0) == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "")
+
+
+def sem(identifier):
+    """semctl(GETVAL)"""
+    call(66, int(identifier), 0, 12)
+
+
+def msg(identifier):
+    """msgctl(IPC_STAT)"""
+    call(71, int(identifier), 2, ctypes.create_string_buffer(256))
+
+
+def mq(name):
+    if libc.mq_open(name.encode(), os.O_RDWR) < 0:
+        raise OSError(ctypes.get_errno(), "")
+
+
 def tcp(host, port):
     """Connected, and heard from whoever is there."""
     with socket.create_connection((host, int(port)), timeout=20) as s:
