@@ -19,6 +19,7 @@ use super::variables::leads_outside;
 use crate::defence::Defence;
 
 mod apply;
+mod later;
 pub mod mount;
 pub(crate) mod mountinfo;
 pub(crate) mod sockets;
@@ -60,6 +61,7 @@ pub struct Survey {
     home: PathBuf,
     keep: Vec<PathBuf>,
     masks: Vec<Mask>,
+    unmade: Vec<later::Name>,
 }
 
 /// One mask, in the order in which they are put in force. Paths are real paths.
@@ -107,43 +109,6 @@ pub enum Error {
     NotMasked(PathBuf),
 }
 
-/// Shells and login sessions run these of the user's home later, outside.
-const RUN_LATER: &[&str] = &[
-    ".bashrc",
-    ".bash_aliases",
-    ".bash_profile",
-    ".bash_login",
-    ".bash_logout",
-    ".profile",
-    ".zshrc",
-    ".zprofile",
-    ".zshenv",
-    ".zlogin",
-    ".zlogout",
-    ".kshrc",
-    ".mkshrc",
-    ".cshrc",
-    ".tcshrc",
-    ".login",
-    ".logout",
-    ".xprofile",
-    ".xsessionrc",
-    ".xinitrc",
-    ".ssh",
-    ".config/fish/config.fish",
-    ".config/fish/conf.d",
-    ".config/fish/functions",
-    ".config/nushell/config.nu",
-    ".config/nushell/env.nu",
-    ".config/systemd",
-    ".config/environment.d",
-    ".config/autostart",
-    ".local/share/systemd",
-];
-
-/// The users' crontabs (Debian, Fedora and SUSE, in this order) and at jobs.
-const SPOOLS: &[&str] = &["/var/spool/cron", "/var/spool/atjobs", "/var/spool/at"];
-
 impl Survey {
     pub fn take(request: &Request<'_>) -> Result<Self, Error> {
         let read = |path: &Path, source| Error::Read { path: path.to_owned(), source };
@@ -165,14 +130,18 @@ impl Survey {
         masks.extend(sockets.iter().filter(|path| !is_kept(path, &keep)).flat_map(|path| mounts.places(path)).map(Mask::Socket));
         masks.extend(other_procs(&mounts));
         masks.extend(other_queues(&mounts));
-        for path in run_later(request).iter().filter(|path| !is_kept(path, &keep)) {
+        for path in later::existing(request).iter().filter(|path| !is_kept(path, &keep)) {
             masks.extend(pins(path, &request.user.home).map(Mask::Pinned));
             masks.insert(Mask::ReadOnly(path.clone()));
             masks.extend(mounts.places(path).into_iter().map(Mask::ReadOnly));
         }
         masks.retain(Mask::is_in_force);
-        let mut survey =
-            Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks: masks.into_iter().collect() };
+        let is_open = |path: &Path| {
+            !is_kept(path, &keep) && !masks.iter().any(|mask| path.starts_with(mask.path()) && !matches!(mask, Mask::Pinned(_)))
+        };
+        let unmade = later::unmade(request, is_open);
+        let masks = masks.into_iter().collect();
+        let mut survey = Self { user: request.user.clone(), run_id: request.run_id.to_owned(), home, keep, masks, unmade };
         survey.drop_what_is_covered();
         Ok(survey)
     }
@@ -184,6 +153,11 @@ impl Survey {
 
     pub fn masks(&self) -> &[Mask] {
         &self.masks
+    }
+
+    /// Files that run later and were not there at the survey, but are now: no mask can be over a name that does not exist.
+    pub fn made(&self) -> Vec<&Path> {
+        self.unmade.iter().filter(|name| name.is_made()).map(later::Name::path).collect()
     }
 
     /// Whether a variable of the user's environment must not reach CMD: it names a door outside that is not kept.
@@ -336,37 +310,6 @@ fn other_procs(mounts: &Mounts) -> impl Iterator<Item = Mask> {
 /// A message queue opened through a mount of the outer IPC namespace's is that queue (mq_overview(7)).
 fn other_queues(mounts: &Mounts) -> impl Iterator<Item = Mask> {
     mounts.iter().filter(|mount| mount.fs_type == "mqueue" && mount.point.is_dir()).map(|mount| Mask::Queues(mount.point.clone()))
-}
-
-/// What exists of the files that run later: our own program, start-up files, timers.
-fn run_later(request: &Request<'_>) -> Vec<PathBuf> {
-    let own_program = fs::read_link("/proc/self/exe").ok();
-    let zsh = (request.env)("ZDOTDIR").map(PathBuf::from);
-    let of_zsh =
-        zsh.iter().flat_map(|directory| [".zshrc", ".zprofile", ".zshenv", ".zlogin", ".zlogout"].map(|name| directory.join(name)));
-    own_program
-        .into_iter()
-        .chain(RUN_LATER.iter().map(|name| request.user.home.join(name)))
-        .chain(of_zsh)
-        .chain(SPOOLS.iter().map(PathBuf::from))
-        .filter(|path| path.exists())
-        .flat_map(|path| names_of(&path))
-        .filter(|path| !path.starts_with("/proc"))
-        .collect()
-}
-
-/// The name, and where it is a symbolic link to a file, each further name on the way to that file: whoever writes to one writes to all.
-fn names_of(path: &Path) -> Vec<PathBuf> {
-    let next = |name: &PathBuf| real_name(&name.parent()?.join(fs::read_link(name).ok()?)).filter(|path| path.is_file());
-    // The kernel, too, gives up after so many (path_resolution(7)).
-    const MOST_LINKS: usize = 40;
-    std::iter::successors(real_name(path), next).take(MOST_LINKS).collect()
-}
-
-/// The path with symbolic links resolved but for the last name: what that name shows is to stay, be it a link or a file. A directory
-/// cannot be mounted over a link, so of a linked directory only the contents stay.
-fn real_name(path: &Path) -> Option<PathBuf> {
-    if path.is_dir() { path.canonicalize().ok() } else { Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)) }
 }
 
 /// The directories between the user's home and `path`: renamed away, they would take the protected name with them.

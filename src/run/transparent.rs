@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     sync::Arc,
 };
 
@@ -62,10 +63,22 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
     common::announce(options.verbosity, &plan.undecided, &plan.headline(), &[], &plan);
     let code = session::serve(runtime, &sandbox, Sockets { listening, exposed, published }, services, signals, config.audit_required);
     let cleanup = sandbox.finish(code.is_ok());
+    tell_made(&plan);
     match (settle(code, &audit, config.audit_required), cleanup) {
         (Ok(code), Ok(())) => Ok(code),
         (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
         (Err(run), Err(cleanup)) => Err(RunError::Both { run: Box::new(run), cleanup: Box::new(cleanup) }),
+    }
+}
+
+/// Whatever the verbosity: nothing else tells of a start-up file that was made.
+fn tell_made(plan: &Plan) {
+    let home = &plan.identity.home;
+    let shown = |path: &Path| path.strip_prefix(home).map_or(path.display().to_string(), |name| format!("~/{}", name.display()));
+    let made: Vec<_> = plan.survey.made().into_iter().map(shown).collect();
+    if !made.is_empty() {
+        let names = made.join(", ");
+        say(&format!("made during the run, and later run outside of it: {names} (hint: read it before you open a shell or log in)"));
     }
 }
 

@@ -5,7 +5,14 @@ use crate::{
     support::world::{OPENAI_KEY, World, show, succeeded},
 };
 use nix::mount::{MsFlags, mount};
-use std::{fs, os::unix::fs::chown, os::unix::net::UnixListener};
+use std::{
+    fs,
+    os::unix::{
+        fs::{chown, symlink},
+        net::UnixListener,
+    },
+    process::Output,
+};
 
 pub const CASES: &[Case] = &[
     ("key_is_in_no_environment_memory_or_file", key_is_in_no_environment_memory_or_file),
@@ -19,6 +26,7 @@ pub const CASES: &[Case] = &[
     ("denied_host_is_refused_and_unresolved", denied_host_is_refused_and_unresolved),
     ("descriptors_are_not_inherited", descriptors_are_not_inherited),
     ("startup_files_are_read_only", startup_files_are_read_only),
+    ("startup_files_that_are_made_are_told", startup_files_that_are_made_are_told),
 ];
 
 /// Looks everywhere a user's process can look; the key is given in two halves so that the search does not find itself.
@@ -158,4 +166,38 @@ fn startup_files_are_read_only(world: &World) {
         assert!(!world.inside(&client).status.success(), "{name} was written");
         succeeded(&world.outside(&client));
     }
+}
+
+/// Names that do not exist cannot be covered. A link that leads nowhere is one, too, and so is what it leads to.
+fn startup_files_that_are_made_are_told(world: &World) {
+    let home = world.home();
+    symlink("dotfiles/zshenv", home.join(".zshenv")).unwrap();
+    symlink("dotfiles/profile", home.join(".profile")).unwrap();
+    fs::write(home.join(".bashrc"), "").unwrap();
+    let harmless = "mkdir -p .ssh .config/autostart dotfiles && echo host >.ssh/known_hosts && echo x >.other; ! echo x >>.bashrc";
+    assert_eq!(told(&world.run(&["-q"], &["sh", "-c", harmless])), None);
+    // Itself it would be read-only from now on.
+    fs::remove_dir_all(home.join(".ssh")).unwrap();
+    for (made, names) in [
+        ("echo x >.bash_profile", "~/.bash_profile"),
+        ("ln -s .other .bash_login && mkdir .ssh && echo key >.ssh/authorized_keys", "~/.bash_login, ~/.ssh/authorized_keys"),
+        ("mkdir -p .config/systemd/user && echo x >.config/systemd/user/x.service; exit 3", "~/.config/systemd"),
+        ("echo x >.zshenv", "~/dotfiles/zshenv"),
+        ("rm .profile && echo x >.profile; kill -9 $$", "~/.profile"),
+    ] {
+        // Each makes its own: what the one before left is there at the start, and read-only.
+        let output = world.run(&["-q"], &["sh", "-c", made]);
+        assert_eq!(told(&output).as_deref(), Some(names), "{made}: {}", show(&output));
+    }
+    let output = world.inside(&["sh", "-c", "exit 3"]);
+    assert_eq!((output.status.code(), told(&output)), (Some(3), None), "{}", show(&output));
+}
+
+/// The names in the one line that tells what was made.
+fn told(output: &Output) -> Option<String> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut lines = said.lines().filter_map(|line| line.strip_prefix("authsome: made during the run, and later run outside of it: "));
+    let names = lines.next().map(|line| line.split(" (hint: ").next().unwrap().to_owned());
+    assert_eq!(lines.next(), None, "{said}");
+    names
 }

@@ -198,7 +198,8 @@ mod tests {
     fn a_place_that_is_not_masked_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let user = User { uid: Uid::from_raw(1000), gid: Gid::from_raw(1000), home: directory.path().into() };
-        let survey = Survey { user, run_id: "run-1".into(), home: directory.path().into(), keep: Vec::new(), masks: Vec::new() };
+        let survey =
+            Survey { user, run_id: "run-1".into(), home: directory.path().into(), keep: Vec::new(), masks: Vec::new(), unmade: Vec::new() };
         let covered = Covered { survey: &survey };
         for name in [EMPTY, "secret", "socket"] {
             fs::write(directory.path().join(name), "").unwrap();
