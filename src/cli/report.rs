@@ -329,6 +329,7 @@ fn run(error: &RunError) -> (&'static str, u8, String) {
         RunError::Pasta(_) => ("PlatformError", PLATFORM, "pasta needs a default route and /dev/net/tun; or use --egress relay".to_owned()),
         RunError::CannotRun(libc::ENOENT) => ("CommandNotFoundError", NOT_FOUND, "check the name and PATH".to_owned()),
         RunError::CannotRun(_) => ("CommandNotExecutableError", NOT_EXECUTABLE, "check that it is a program you may run".to_owned()),
+        RunError::OwnPort(..) => ("UsageError", USAGE, "let the service listen on another port".to_owned()),
         RunError::Publish(..) => ("UsageError", USAGE, "choose a port that is free".to_owned()),
         RunError::AuditLost(_) | RunError::AuditRequired | RunError::Stopped(..) | RunError::Both { .. } => {
             ("RunError", AFTER_START, "authsome log shows what happened until then".to_owned())

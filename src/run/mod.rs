@@ -123,6 +123,8 @@ pub enum RunError {
     Protocol,
     #[error("{0}: {1}")]
     System(&'static str, #[source] nix::Error),
+    #[error("{0} {1}: authsome itself listens on that port inside the run")]
+    OwnPort(&'static str, u16),
     #[error("publish port {0} on the host's loopback: {1}")]
     Publish(u16, #[source] io::Error),
     #[error("give up capabilities: {0}")]

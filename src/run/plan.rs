@@ -96,6 +96,7 @@ impl Plan {
 
     fn gather(options: &RunOptions, config: &Config, identity: Identity, egress: Egress) -> Result<Self, RunError> {
         let (command, arguments) = options.command.split_first().ok_or(RunError::NoCommand)?;
+        refuse_own_ports(options)?;
         let home = config.home.clone();
         if home.join(MARKER).exists() {
             return Err(RunError::Nested);
@@ -183,6 +184,16 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
+}
+
+/// Our own listeners are on the same addresses as what is exposed, and what is published would lead to them.
+fn refuse_own_ports(options: &RunOptions) -> Result<(), RunError> {
+    for (flag, ports) in [("--expose", &options.expose), ("--publish", &options.publish)] {
+        if let Some(port) = ports.iter().find(|port| [rules::LISTENER, rules::DNS].contains(port)) {
+            return Err(RunError::OwnPort(flag, *port));
+        }
+    }
+    Ok(())
 }
 
 /// `auto` is veth for root and relay for everyone else; what was asked for works or is refused.

@@ -75,7 +75,8 @@ pub fn transparent(options: &RunOptions, config: &Config) -> Result<u8, RunError
 fn tell_made(plan: &Plan) {
     let home = &plan.identity.home;
     let shown = |path: &Path| path.strip_prefix(home).map_or(path.display().to_string(), |name| format!("~/{}", name.display()));
-    let made: Vec<_> = plan.survey.made().into_iter().map(shown).collect();
+    // What a link leads to is the program's word: nothing for a terminal to obey.
+    let made: Vec<_> = plan.survey.made().into_iter().map(|path| shown(path).escape_debug().to_string()).collect();
     if !made.is_empty() {
         let names = made.join(", ");
         say(&format!("made during the run, and later run outside of it: {names} (hint: read it before you open a shell or log in)"));

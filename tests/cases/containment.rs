@@ -173,6 +173,7 @@ fn startup_files_that_are_made_are_told(world: &World) {
     let home = world.home();
     symlink("dotfiles/zshenv", home.join(".zshenv")).unwrap();
     symlink("dotfiles/profile", home.join(".profile")).unwrap();
+    symlink("\u{1b}kshrc", home.join(".kshrc")).unwrap();
     fs::write(home.join(".bashrc"), "").unwrap();
     let harmless = "mkdir -p .ssh .config/autostart dotfiles && echo host >.ssh/known_hosts && echo x >.other; ! echo x >>.bashrc";
     assert_eq!(told(&world.run(&["-q"], &["sh", "-c", harmless])), None);
@@ -183,6 +184,7 @@ fn startup_files_that_are_made_are_told(world: &World) {
         ("ln -s .other .bash_login && mkdir .ssh && echo key >.ssh/authorized_keys", "~/.bash_login, ~/.ssh/authorized_keys"),
         ("mkdir -p .config/systemd/user && echo x >.config/systemd/user/x.service; exit 3", "~/.config/systemd"),
         ("echo x >.zshenv", "~/dotfiles/zshenv"),
+        ("echo x >.kshrc", "~/\\u{1b}kshrc"),
         ("rm .profile && echo x >.profile; kill -9 $$", "~/.profile"),
     ] {
         // Each makes its own: what the one before left is there at the start, and read-only.

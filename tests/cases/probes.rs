@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("abstract_sockets_outside_are_out_of_reach", abstract_sockets_outside_are_out_of_reach),
     ("ipc_outside_is_out_of_reach", ipc_outside_is_out_of_reach),
     ("exposed_port_is_reached_and_no_other", exposed_port_is_reached_and_no_other),
+    ("own_ports_are_neither_exposed_nor_published", own_ports_are_neither_exposed_nor_published),
     ("published_port_is_reached_and_no_other", published_port_is_reached_and_no_other),
     ("ordinary_tools_work", ordinary_tools_work),
 ];
@@ -110,6 +111,18 @@ fn exposed_port_is_reached_and_no_other(world: &World) {
         assert_ne!(succeeded(&world.inside(&client)), "done\n", "{host}");
     }
     assert_eq!(succeeded(&world.outside(&["python3", "probe.py", "tcp", "198.51.100.2", &port])), "done\n");
+}
+
+fn own_ports_are_neither_exposed_nor_published(world: &World) {
+    for flag in ["--expose", "--publish"] {
+        for port in ["61443", "61053"] {
+            let output = world.run(&[flag, port], &["true"]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{}", show(&output));
+            assert!(said.contains(&format!("{flag} {port}: authsome itself listens on that port inside the run")), "{said}");
+        }
+        succeeded(&world.run(&[flag, "61444"], &["true"]));
+    }
 }
 
 /// The child's listener greets two clients; it lasts until both have heard, since what is under way ends with the run.
