@@ -59,6 +59,34 @@ fn no_shape_sends_the_key_elsewhere(world: &World) {
         let mut reused: Vec<_> = line("h2, reused for another").split(' ').collect();
         reused.sort_unstable();
         assert_eq!(reused, ["200", "421", "421"], "{said}");
+        // Each is answered with an error, or its stream is reset.
+        for refused in [
+            "Host of another",
+            "Host alone, of another",
+            "two Hosts",
+            "two authorities",
+            "two authorities, other order",
+            "authority after a field",
+            "no authority",
+            "empty authority, Host of another",
+            "another port",
+            "userinfo of another",
+            "absolute path",
+            "path that is an authority",
+            "plain scheme",
+            "odd scheme",
+            "CONNECT",
+            "extended CONNECT",
+            "line break in the authority",
+            "line break in a value",
+            "hop-by-hop fields",
+            "look-alike",
+        ] {
+            assert!(!line(&format!("h2, {refused}")).contains("200"), "{refused}: {said}");
+        }
+        for good in ["plainly", "port", "trailing dot", "upper case", "Host alone"] {
+            assert_eq!(line(&format!("h2, {good}")), "200", "{said}");
+        }
         for good in ["trailing dot", "upper case", "plainly"] {
             assert!(line(good).starts_with("HTTP/1.1 200"), "{good}: {said}");
         }

@@ -45,18 +45,26 @@ def get(*hosts, target="/", more=""):
     return f"GET {target} HTTP/1.1\r\n{lines}Authorization: Bearer authsome-proxy-managed\r\n{more}Connection: close\r\n\r\n"
 
 
+def pseudo(authority=API, scheme="https", path="/"):
+    return [(":method", "GET"), (":authority", authority), (":scheme", scheme), (":path", path)]
+
+
 def http2(host, sni, *authorities, extra=()):
     """All on one connection."""
+    return http2_of(host, sni, *(pseudo(authority) + [("authorization", "Bearer x"), *extra] for authority in authorities))
+
+
+def http2_of(host, sni, *requests):
+    """Each request is its header fields, in their order on the wire."""
     s = tls(host, sni, ["h2"])
     connection = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
     connection.initiate_connection()
-    for number, authority in enumerate(authorities):
-        headers = [(":method", "GET"), (":authority", authority), (":scheme", "https"), (":path", "/"), ("authorization", "Bearer x"), *extra]
+    for number, headers in enumerate(requests):
         connection.send_headers(2 * number + 1, headers, end_stream=True)
     s.sendall(connection.data_to_send())
     s.settimeout(5)
     statuses, ended = [], 0
-    while ended < len(authorities):
+    while ended < len(requests):
         data = s.recv(65535)
         if not data:
             break
@@ -96,6 +104,33 @@ SHAPES = {
     "h2, reused for another": lambda: http2(API, API, API, OTHER, f"{API}.{OTHER}"),
     "h2, Host of another": lambda: http2(API, API, API, extra=[("host", OTHER)]),
     "h2, userinfo": lambda: http2(API, API, f"{API}@{OTHER}"),
+    "h2, userinfo of another": lambda: http2(API, API, f"{OTHER}@{API}"),
+    "h2, another port": lambda: http2(API, API, f"{API}:8443"),
+    "h2, two authorities": lambda: http2_of(API, API, pseudo() + [(":authority", OTHER)]),
+    "h2, two authorities, other order": lambda: http2_of(API, API, pseudo(OTHER) + [(":authority", API)]),
+    "h2, authority after a field": lambda: http2_of(API, API, [field for field in pseudo() if field[0] != ":authority"] + [("x-a", "b"), (":authority", OTHER)]),
+    "h2, Host alone": lambda: http2_of(API, API, [field for field in pseudo() if field[0] != ":authority"] + [("host", API)]),
+    "h2, Host alone, of another": lambda: http2_of(API, API, [field for field in pseudo() if field[0] != ":authority"] + [("host", OTHER)]),
+    "h2, no authority": lambda: http2_of(API, API, [field for field in pseudo() if field[0] != ":authority"]),
+    "h2, two Hosts": lambda: http2_of(API, API, pseudo() + [("host", API), ("host", OTHER)]),
+    "h2, empty authority, Host of another": lambda: http2_of(API, API, pseudo("") + [("host", OTHER)]),
+    "h2, absolute path": lambda: http2_of(API, API, pseudo(path=f"https://{OTHER}/")),
+    "h2, path that is an authority": lambda: http2_of(API, API, pseudo(path=f"@{OTHER}/")),
+    "h2, path of two slashes": lambda: http2_of(API, API, pseudo(path=f"//{OTHER}/")),
+    "h2, plain scheme": lambda: http2_of(API, API, pseudo(scheme="http")),
+    "h2, odd scheme": lambda: http2_of(API, API, pseudo(scheme=f"https://{OTHER}/?")),
+    "h2, CONNECT": lambda: http2_of(API, API, [(":method", "CONNECT"), (":authority", f"{OTHER}:443")]),
+    "h2, extended CONNECT": lambda: http2_of(API, API, [(":method", "CONNECT"), (":protocol", "websocket"), *pseudo(OTHER)[1:]]),
+    "h2, line break in the authority": lambda: http2(API, API, f"{API}\r\nhost: {OTHER}"),
+    "h2, line break in a value": lambda: http2(API, API, API, extra=[("x-a", f"b\r\nhost: {OTHER}")]),
+    "h2, hop-by-hop fields": lambda: http2(API, API, API, extra=[("connection", "authorization"), ("transfer-encoding", "chunked")]),
+    "h2, look-alike": lambda: http2(API, API, LOOKALIKE),
+    "h2, another connected host": lambda: http2(API, API, API, "api.acme.test"),
+    "h2, another's name, authority of the API": lambda: http2(OTHER, OTHER, API),
+    "h2, trailing dot": lambda: http2(API, API, f"{API}."),
+    "h2, upper case": lambda: http2(API, API.upper(), API.upper()),
+    "h2, port": lambda: http2(API, API, f"{API}:443"),
+    "h2, plainly": lambda: http2(API, API, API),
     "connection-listed": lambda: h1(tls(API, API), get(API, more="X-Forwarded-Host: other.test\r\nConnection: authorization\r\n")),
     "trailing dot": lambda: h1(tls(API, API), get(f"{API}.")),
     "upper case": lambda: h1(tls(API, API.upper()), get(API.upper())),
