@@ -25,8 +25,9 @@ const MAX_DRAINED: usize = 256 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
-/// its response, so does the child's stream: any answer would be one that no server gave.
-pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, UpstreamError> {
+/// its response, so does the child's stream: any answer would be one that no server gave. Where the server did not process it, the child may try
+/// again (RFC 9113 §8.7).
+pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
     let exchange = begin(&session, &request);
     match attempt(&session, &exchange, request).await {
         Ok(response) => {
@@ -38,7 +39,8 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Resul
             exchange.answered(refusal.status);
             Ok(response.map(|body| exchange.response_body(body)))
         }
-        Err(Failure::Broken(error)) => Err(error),
+        Err(Failure::Broken(error)) if error.is_unprocessed() => Err(h2::Error::from(h2::Reason::REFUSED_STREAM).into()),
+        Err(Failure::Broken(error)) => Err(error.into()),
     }
 }
 
