@@ -495,6 +495,23 @@ async fn what_a_goaway_leaves_out_is_sent_again() {
     }
 }
 
+/// A connection that had no request before was no idle one: what fails on it fails as it would without us.
+#[tokio::test]
+async fn nothing_is_sent_twice_to_a_server_that_hangs_up() {
+    let ca = Ca::new();
+    let (saw, mut heads) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move { saw.send(read_head(&mut stream).await).unwrap() }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let request = Request::get("/").body(empty()).unwrap();
+    proxy.client(H1).await.send(addr.port(), request).await.unwrap_err();
+    assert!(heads.recv().await.unwrap().is_some());
+    assert_eq!(heads.try_recv(), Err(mpsc::error::TryRecvError::Empty));
+}
+
 /// The server closes each connection after its answer without a word, as servers do with idle ones. What comes at that moment is sent once.
 #[tokio::test]
 async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {

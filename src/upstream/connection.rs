@@ -70,6 +70,8 @@ type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
 pub struct Http1 {
     sender: http1::SendRequest<TrailerBody<Body>>,
     trailers: Trailers,
+    /// Whether it has had a response.
+    used: bool,
     /// `None` once it has ended.
     driver: Option<Driver>,
 }
@@ -134,7 +136,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
             let stream = TrailerStream::new(stream);
             let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
-            Ok(Opened::Http1(Http1 { sender, trailers, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
+            Ok(Opened::Http1(Http1 { sender, trailers, used: false, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -243,6 +245,10 @@ impl Http1 {
         !self.has_ended(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
     }
 
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
     async fn send(mut self, request: Request<Body>, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
         let (request, expectation) = expect::hold(request);
         let sending = Arc::new(());
@@ -256,6 +262,7 @@ impl Http1 {
             response.as_mut().poll(cx)
         });
         let response = response.await?;
+        self.used = true;
         let unsent = expectation.is_some_and(|expectation| expectation.answered(response.status()));
         let carrier = if unsent {
             Some(Carrier::Http1(self, None))
