@@ -512,6 +512,22 @@ async fn nothing_is_sent_twice_to_a_server_that_hangs_up() {
     assert_eq!(heads.try_recv(), Err(mpsc::error::TryRecvError::Empty));
 }
 
+/// A 304 tells the length of what it stands for (RFC 9110 §8.6), and a 426 what to upgrade to (§15.5.22); the connection goes on.
+#[tokio::test]
+async fn answers_without_a_body_keep_their_fields() {
+    let ca = Ca::new();
+    let not_modified = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\nETag: \"a\"\r\n\r\n";
+    let required = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+    for (method, answer) in [("GET", not_modified.as_slice()), ("HEAD", not_modified), ("GET", required)] {
+        let (addr, _heads) = scripted(&ca, answer).await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let request = format!("{method} / HTTP/1.1\r\nHost: {NAME}:{}\r\n\r\n", addr.port());
+        let last = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let answered = proxy.raw(format!("{request}{last}").as_bytes(), "never").await;
+        assert!(answered.as_bytes().starts_with(answer) && answered.matches("HTTP/1.1").count() == 2, "{answered}");
+    }
+}
+
 /// The server closes each connection after its answer without a word, as servers do with idle ones. What comes at that moment is sent once.
 #[tokio::test]
 async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header, request::Parts};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
@@ -110,7 +110,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         session.ending.upgraded();
     }
     let response = returned(response, session.protocol, child, exchange);
-    Ok(scrubbed(response, needles, exchange))
+    Ok(with_length(scrubbed(response, needles, exchange), session.protocol))
 }
 
 fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
@@ -229,7 +229,11 @@ pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<On
         upgrade::join(child, hyper::upgrade::on(&mut response), exchange.clone());
     }
     match speaks {
-        Protocol::Http1 => hop::strip(response.headers_mut(), switched),
+        // It has to say to what (RFC 9110 §15.5.22).
+        Protocol::Http1 => {
+            let names_protocol = switched || response.status() == StatusCode::UPGRADE_REQUIRED;
+            hop::strip(response.headers_mut(), names_protocol);
+        }
         Protocol::H2 => {
             hop::strip(response.headers_mut(), false);
             if switched {
@@ -256,4 +260,10 @@ where
         }
     };
     Response::from_parts(parts, body)
+}
+
+/// The length of what a 304 stands for (RFC 9110 §8.6), which hyper leaves out in HTTP/1.1 where it knows that there is no body.
+pub fn with_length(response: Response<Body>, speaks: Protocol) -> Response<Body> {
+    let told = response.status() == StatusCode::NOT_MODIFIED && response.headers().contains_key(header::CONTENT_LENGTH);
+    if told && speaks == Protocol::Http1 { response.map(|body| StreamBody::new(BodyStream::new(body)).boxed()) } else { response }
 }
