@@ -528,6 +528,29 @@ async fn answers_without_a_body_keep_their_fields() {
     }
 }
 
+/// What has no body in HTTP/2 says nothing of its length, unless the child did.
+#[tokio::test]
+async fn no_length_is_made_up() {
+    let ca = Ca::new();
+    let addr = origin(&ca, H2, |request| async move {
+        let lengths: Vec<_> = request.headers().get_all("content-length").iter().map(|length| length.to_str().unwrap()).collect();
+        Response::builder().header("x-lengths", lengths.join(" ")).body(empty()).unwrap()
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let (mut client, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    for method in ["GET", "OPTIONS", "POST"] {
+        for length in [None, Some("0")] {
+            let request = Request::builder().method(method).uri(format!("https://{NAME}:{}/", addr.port()));
+            let request = length.into_iter().fold(request, |request, length| request.header("content-length", length));
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(response.await.unwrap().headers()["x-lengths"], length.unwrap_or_default(), "{method}");
+            client = client.ready().await.unwrap();
+        }
+    }
+}
+
 /// The server closes each connection after its answer without a word, as servers do with idle ones. What comes at that moment is sent once.
 #[tokio::test]
 async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {

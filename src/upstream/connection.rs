@@ -1,8 +1,8 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
 use super::{
-    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry,
-    whole::Whole,
+    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, empty, expect, last_words::LastWords, outbound::Outbound,
+    pool::Entry, whole::Whole,
 };
 use crate::host::Target;
 use bytes::Bytes;
@@ -232,6 +232,9 @@ impl Connection {
             }
             Self::H2(mut sender, stream) => {
                 adapt::to_h2(&mut request, target);
+                if request.body().is_end_stream() {
+                    request = request.map(|_| empty());
+                }
                 let response = sender.try_send_request(request).await?;
                 Ok(with_body(response, Some(Carrier::H2 { _place: stream })))
             }

@@ -54,8 +54,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body on its way up.
 pub type Body = BoxBody<Bytes, BoxError>;
 
+/// Says nothing of its length, from which hyper makes a `content-length` that nobody sent.
 pub fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed()
+    Empty::new().map_frame(|frame| frame).map_err(|never| match never {}).boxed()
 }
 
 /// Where a verified connection goes: TLS name and port as checked, and the address the child itself had chosen (None: resolve the name here).
