@@ -17,7 +17,10 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 use support::{Ca, NAME, Origin, Proxy, Setup, empty, tls_server};
 use tokio::{
@@ -440,7 +443,8 @@ async fn a_goaway_ends_no_stream() {
     assert_eq!(slow.collect().await.unwrap().to_bytes(), "last");
 }
 
-/// What an orderly GOAWAY leaves out was not processed, and goes to the next connection (RFC 9113 §6.8).
+/// What an orderly GOAWAY leaves out was not processed (RFC 9113 §6.8), and goes to the next connection; or else the child is told that it may send it
+/// again (RFC 9113 §8.7).
 #[tokio::test]
 async fn what_a_goaway_leaves_out_is_sent_again() {
     const HEADERS: u8 = 1;
@@ -449,36 +453,101 @@ async fn what_a_goaway_leaves_out_is_sent_again() {
     const ANSWER: [u8; 10] = [0, 0, 1, HEADERS, 5, 0, 0, 0, 1, 0x88];
     const GOAWAY_AFTER_THE_FIRST: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
     let ca = Ca::new();
-    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-    let addr = tls_server(ca.acceptor(NAME, H2), |mut stream| async move {
-        if CONNECTIONS.fetch_add(1, SeqCst) == 0 {
-            stream.write_all(&SETTINGS).await.unwrap();
-            stream.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await.unwrap();
-            let mut requests = 0;
-            while requests < 2 {
-                let mut head = [0; 9];
-                stream.read_exact(&mut head).await.unwrap();
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
-                if head[3] == HEADERS {
-                    requests += 1;
-                    stream.write_all(if requests == 1 { &ANSWER[..] } else { &GOAWAY_AFTER_THE_FIRST }).await.unwrap();
+    for body in ["", "cannot be had twice"] {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let opened = connections.clone();
+        let addr = tls_server(ca.acceptor(NAME, H2), move |mut stream| {
+            let first = opened.fetch_add(1, SeqCst) == 0;
+            async move {
+                if first {
+                    stream.write_all(&SETTINGS).await.unwrap();
+                    stream.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await.unwrap();
+                    let mut requests = 0;
+                    while requests < 2 {
+                        let mut head = [0; 9];
+                        stream.read_exact(&mut head).await.unwrap();
+                        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                        stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                        if head[3] == HEADERS {
+                            requests += 1;
+                            stream.write_all(if requests == 1 { &ANSWER[..] } else { &GOAWAY_AFTER_THE_FIRST }).await.unwrap();
+                        }
+                    }
+                    while stream.read_u8().await.is_ok() {}
+                    return;
+                }
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(Response::new(()), true).unwrap();
                 }
             }
-            while stream.read_u8().await.is_ok() {}
-            return;
+        })
+        .await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let mut client = proxy.client(H2).await;
+        let first = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+        assert_eq!((first.status().as_u16(), connections.load(SeqCst)), (200, 1));
+        let second = client.send(addr.port(), Request::put("/").body(support::text(body)).unwrap()).await;
+        match second {
+            Ok(response) => assert_eq!((response.status().as_u16(), connections.load(SeqCst), body), (200, 2, "")),
+            Err(error) => assert_eq!((reason(&error), body), (Some(h2::Reason::REFUSED_STREAM), "cannot be had twice"), "{error:?}"),
         }
-        let mut connection = h2::server::handshake(stream).await.unwrap();
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            respond.send_response(Response::new(()), true).unwrap();
-        }
+    }
+}
+
+/// A connection that had no request before was no idle one: what fails on it fails as it would without us.
+#[tokio::test]
+async fn nothing_is_sent_twice_to_a_server_that_hangs_up() {
+    let ca = Ca::new();
+    let (saw, mut heads) = mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move { saw.send(read_head(&mut stream).await).unwrap() }
     })
     .await;
     let proxy = Proxy::before(addr, &ca).await;
-    let mut client = proxy.client(H2).await;
-    for connections in [1, 2] {
-        let response = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
-        assert_eq!((response.status().as_u16(), CONNECTIONS.load(SeqCst)), (200, connections));
+    let request = Request::get("/").body(empty()).unwrap();
+    proxy.client(H1).await.send(addr.port(), request).await.unwrap_err();
+    assert!(heads.recv().await.unwrap().is_some());
+    assert_eq!(heads.try_recv(), Err(mpsc::error::TryRecvError::Empty));
+}
+
+/// A 304 tells the length of what it stands for (RFC 9110 §8.6), and a 426 what to upgrade to (§15.5.22); the connection goes on.
+#[tokio::test]
+async fn answers_without_a_body_keep_their_fields() {
+    let ca = Ca::new();
+    let not_modified = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\nETag: \"a\"\r\n\r\n";
+    let required = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n";
+    for (method, answer) in [("GET", not_modified.as_slice()), ("HEAD", not_modified), ("GET", required)] {
+        let (addr, _heads) = scripted(&ca, answer).await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let request = format!("{method} / HTTP/1.1\r\nHost: {NAME}:{}\r\n\r\n", addr.port());
+        let last = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let answered = proxy.raw(format!("{request}{last}").as_bytes(), "never").await;
+        assert!(answered.as_bytes().starts_with(answer) && answered.matches("HTTP/1.1").count() == 2, "{answered}");
+    }
+}
+
+/// What has no body in HTTP/2 says nothing of its length, unless the child did.
+#[tokio::test]
+async fn no_length_is_made_up() {
+    let ca = Ca::new();
+    let addr = origin(&ca, H2, |request| async move {
+        let lengths: Vec<_> = request.headers().get_all("content-length").iter().map(|length| length.to_str().unwrap()).collect();
+        Response::builder().header("x-lengths", lengths.join(" ")).body(empty()).unwrap()
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let (mut client, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    for method in ["GET", "OPTIONS", "POST"] {
+        for length in [None, Some("0")] {
+            let request = Request::builder().method(method).uri(format!("https://{NAME}:{}/", addr.port()));
+            let request = length.into_iter().fold(request, |request, length| request.header("content-length", length));
+            let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(response.await.unwrap().headers()["x-lengths"], length.unwrap_or_default(), "{method}");
+            client = client.ready().await.unwrap();
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     accept::accept_loop,
     connection::serve_tunnel,
     gate,
-    http::{Exchange, Refusal, hop, http1, returned, unasked_upgrade, upgrade},
+    http::{Exchange, Refusal, hop, http1, returned, unasked_upgrade, upgrade, with_length},
     opaque, page,
 };
 use crate::{
@@ -185,7 +185,7 @@ async fn forward(mut request: Request<Incoming>, context: &Context) -> Result<Re
         Ok(response) => {
             let response = returned(response, upstream::Protocol::Http1, child, &exchange);
             exchange.answered(response.status());
-            Ok(response.map(|body| exchange.response_body(body)))
+            Ok(with_length(response.map(|body| exchange.response_body(body)), upstream::Protocol::Http1))
         }
         Err(error) => {
             if error.is_of_proxy() {

@@ -1,8 +1,8 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
 use super::{
-    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, expect, last_words::LastWords, outbound::Outbound, pool::Entry,
-    whole::Whole,
+    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, empty, expect, last_words::LastWords, outbound::Outbound,
+    pool::Entry, whole::Whole,
 };
 use crate::host::Target;
 use bytes::Bytes;
@@ -70,6 +70,8 @@ type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
 pub struct Http1 {
     sender: http1::SendRequest<TrailerBody<Body>>,
     trailers: Trailers,
+    /// Whether it has had a response.
+    used: bool,
     /// `None` once it has ended.
     driver: Option<Driver>,
 }
@@ -134,7 +136,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
             let stream = TrailerStream::new(stream);
             let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
-            Ok(Opened::Http1(Http1 { sender, trailers, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
+            Ok(Opened::Http1(Http1 { sender, trailers, used: false, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -230,6 +232,9 @@ impl Connection {
             }
             Self::H2(mut sender, stream) => {
                 adapt::to_h2(&mut request, target);
+                if request.body().is_end_stream() {
+                    request = request.map(|_| empty());
+                }
                 let response = sender.try_send_request(request).await?;
                 Ok(with_body(response, Some(Carrier::H2 { _place: stream })))
             }
@@ -241,6 +246,10 @@ impl Http1 {
     /// Whether it can take a request; notices what the server has sent or closed meanwhile.
     pub fn is_ready(&mut self) -> bool {
         !self.has_ended(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+    }
+
+    pub fn is_used(&self) -> bool {
+        self.used
     }
 
     async fn send(mut self, request: Request<Body>, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
@@ -256,6 +265,7 @@ impl Http1 {
             response.as_mut().poll(cx)
         });
         let response = response.await?;
+        self.used = true;
         let unsent = expectation.is_some_and(|expectation| expectation.answered(response.status()));
         let carrier = if unsent {
             Some(Carrier::Http1(self, None))

@@ -69,6 +69,11 @@ impl UpstreamError {
         matches!(self, Self::Http { source, .. } if connection::is_broken_off(source))
     }
 
+    /// Whether the server itself said that it did not process the request.
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Http { source, .. } if connection::is_unprocessed(source))
+    }
+
     /// What the user can do about it, one sentence; empty when there is nothing to do here.
     pub fn hint(&self) -> String {
         match self {

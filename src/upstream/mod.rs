@@ -54,8 +54,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body on its way up.
 pub type Body = BoxBody<Bytes, BoxError>;
 
+/// Says nothing of its length, from which hyper makes a `content-length` that nobody sent.
 pub fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed()
+    Empty::new().map_frame(|frame| frame).map_err(|never| match never {}).boxed()
 }
 
 /// Where a verified connection goes: TLS name and port as checked, and the address the child itself had chosen (None: resolve the name here).
@@ -190,7 +191,8 @@ impl Upstream {
     /// Sends one request over a pooled or new verified connection and gives back the response head with its streaming body.
     /// HTTP/2 requests share HTTP/2 connections where the destination speaks it; HTTP/1.1 requests stay HTTP/1.1, so upgrades work: the
     /// response then carries hyper's `OnUpgrade`. A request that the server may have processed is sent twice only if that makes no difference
-    /// (RFC 9110 §9.2.2) and the connection was an idle one, which the server may have closed in that moment.
+    /// (RFC 9110 §9.2.2) and the connection was an idle one, which the server may have closed in that moment; one without a request so far is as
+    /// good as new.
     pub async fn send(&self, destination: &Destination, request: Authorized<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
         self.exchange(destination, request.into_request()).await
     }
@@ -245,7 +247,7 @@ impl Upstream {
             return Box::pin(self.send_fresh(destination, request, h2, entry)).await;
         };
         let (head, body) = request.into_parts();
-        let idempotent = head.method.is_idempotent() && matches!(pooled, Connection::Http1(_));
+        let idempotent = head.method.is_idempotent() && matches!(&pooled, Connection::Http1(connection) if connection.is_used());
         let again = (body.is_end_stream() && (h2 || idempotent)).then(|| head.clone());
         match pooled.send(Request::from_parts(head, body), target, entry).await {
             Ok(response) => Ok(response),

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header, request::Parts};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
@@ -25,8 +25,9 @@ const MAX_DRAINED: usize = 256 * 1024;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
-/// its response, so does the child's stream: any answer would be one that no server gave.
-pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, UpstreamError> {
+/// its response, so does the child's stream: any answer would be one that no server gave. Where the server did not process it, the child may try
+/// again (RFC 9113 §8.7).
+pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
     let exchange = begin(&session, &request);
     match attempt(&session, &exchange, request).await {
         Ok(response) => {
@@ -38,7 +39,8 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Resul
             exchange.answered(refusal.status);
             Ok(response.map(|body| exchange.response_body(body)))
         }
-        Err(Failure::Broken(error)) => Err(error),
+        Err(Failure::Broken(error)) if error.is_unprocessed() => Err(h2::Error::from(h2::Reason::REFUSED_STREAM).into()),
+        Err(Failure::Broken(error)) => Err(error.into()),
     }
 }
 
@@ -108,7 +110,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         session.ending.upgraded();
     }
     let response = returned(response, session.protocol, child, exchange);
-    Ok(scrubbed(response, needles, exchange))
+    Ok(with_length(scrubbed(response, needles, exchange), session.protocol))
 }
 
 fn check_authority(session: &Session, exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
@@ -227,7 +229,11 @@ pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<On
         upgrade::join(child, hyper::upgrade::on(&mut response), exchange.clone());
     }
     match speaks {
-        Protocol::Http1 => hop::strip(response.headers_mut(), switched),
+        // It has to say to what (RFC 9110 §15.5.22).
+        Protocol::Http1 => {
+            let names_protocol = switched || response.status() == StatusCode::UPGRADE_REQUIRED;
+            hop::strip(response.headers_mut(), names_protocol);
+        }
         Protocol::H2 => {
             hop::strip(response.headers_mut(), false);
             if switched {
@@ -254,4 +260,10 @@ where
         }
     };
     Response::from_parts(parts, body)
+}
+
+/// The length of what a 304 stands for (RFC 9110 §8.6), which hyper leaves out in HTTP/1.1 where it knows that there is no body.
+pub fn with_length(response: Response<Body>, speaks: Protocol) -> Response<Body> {
+    let told = response.status() == StatusCode::NOT_MODIFIED && response.headers().contains_key(header::CONTENT_LENGTH);
+    if told && speaks == Protocol::Http1 { response.map(|body| StreamBody::new(BodyStream::new(body)).boxed()) } else { response }
 }

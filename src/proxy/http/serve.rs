@@ -118,13 +118,13 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
 
 /// A request whose child leaves ends at the server, too, as if the child had been connected to it.
 async fn watched(
-    mut forwarding: Pin<Box<impl Future<Output = Result<Response<Body>, UpstreamError>>>>,
+    mut forwarding: Pin<Box<impl Future<Output = Result<Response<Body>, BoxError>>>>,
     watch: Watch,
     trailers: Trailers,
 ) -> Result<Response<TrailerBody<Watched<Body>>>, BoxError> {
     let response = std::future::poll_fn(|context| match watch.poll_left(context) {
         Poll::Ready(left) => Poll::Ready(Err(left.into())),
-        Poll::Pending => forwarding.as_mut().poll(context).map_err(BoxError::from),
+        Poll::Pending => forwarding.as_mut().poll(context),
     });
     Ok(response.await?.map(|body| trailers.of(Watched { body, watch })))
 }
