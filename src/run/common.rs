@@ -2,15 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     fmt,
     fs::File,
     io::{self, Read},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use nix::unistd::{AccessFlags, access};
 use zeroize::Zeroize;
 
 use super::{RunError, audit_log, identity::Identity, options::RunOptions, routes, say};
@@ -155,6 +158,14 @@ pub fn connected(
     Ok((connected, undecided))
 }
 
+/// Where execvp(3) finds the command, or the command as it is: to be looked for in vain by execvp, or because it is a path.
+pub fn found(command: &OsStr, environment: &BTreeMap<OsString, OsString>) -> OsString {
+    let directories = environment.get(OsStr::new("PATH")).filter(|_| !command.as_bytes().contains(&b'/'));
+    let mut files = directories.into_iter().flat_map(env::split_paths).map(|directory| Path::new(".").join(directory).join(command));
+    let runs = |file: &PathBuf| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
+    files.find(runs).map_or_else(|| command.to_owned(), PathBuf::into_os_string)
+}
+
 /// A value may be a key; this process is about to be copied.
 pub fn wipe(value: OsString) {
     value.into_encoded_bytes().zeroize();
@@ -190,7 +201,7 @@ pub fn marked(
     if identity.groups.is_some() {
         environment.insert("HOME".into(), identity.home.clone().into());
         for name in ["SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID", "SUDO_HOME"] {
-            environment.remove(std::ffi::OsStr::new(name));
+            environment.remove(OsStr::new(name));
         }
     }
     environment

@@ -3,13 +3,14 @@
 //! It is a clone of the supervisor that never execs, so everything here runs before the supervisor has held a secret.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     fmt,
     fs::File,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     panic,
+    path::Path,
     process::Command,
     thread,
     time::Instant,
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::{defence::Defence, vault::KeySource};
 
 use super::{
-    common::GRACE,
+    common::{self, GRACE},
     harden::{self, CoreLimit},
     mask,
     message::{Configure, Event, Init, Request},
@@ -121,8 +122,7 @@ struct Ready {
 /// Everything up to "go". `None`: the supervisor is gone.
 fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     forget_secrets(plan)?;
-    listen(init, plan)?;
-    let Some((configure, Files { trust, mut left_alone, database })) = redirect_beside_files(init, plan)? else { return Ok(None) };
+    let Some((configure, Files { trust, mut left_alone, database })) = redirect_meanwhile(init, plan)? else { return Ok(None) };
     // Not before the redirect is in force.
     network(&configure, plan)?;
     harden::drop_bounding_set().map_err(Failure::text)?;
@@ -151,7 +151,7 @@ fn forget_secrets(plan: &Plan) -> Result<(), Failure> {
 /// Binds the listeners on addresses of the namespace alone and hands them out.
 fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
     link::up("lo")?;
-    let v6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    let v6 = Path::new("/proc/sys/net/ipv6").exists();
     if plan.egress == Egress::Relay {
         link::add_address("lo", IpNet { addr: DUMMY_V4.into(), prefix: 32 })?;
         if v6 {
@@ -179,12 +179,12 @@ fn listen(init: &Init, plan: &Plan) -> Result<(), Failure> {
     })
 }
 
-/// The kernel takes a while to put rules in force, most of it waiting, and no file depends on them.
-fn redirect_beside_files(init: &Init, plan: &Plan) -> Result<Option<(Configure, Files)>, Failure> {
+/// The rules take the kernel a while, and neither the listeners nor the files depend on them.
+fn redirect_meanwhile(init: &Init, plan: &Plan) -> Result<Option<(Configure, Files)>, Failure> {
     thread::scope(|scope| {
-        let redirecting = thread::Builder::new()
-            .spawn_scoped(scope, || redirect(plan))
-            .map_err(|error| Failure::text(format!("start a thread: {error}")))?;
+        let redirecting = thread::Builder::new().spawn_scoped(scope, || redirect(plan));
+        let redirecting = redirecting.map_err(|error| Failure::text(format!("start a thread: {error}")))?;
+        listen(init, plan)?;
         let Some(configure) = init.configure() else { return Ok(None) };
         let files = files(plan, &configure)?;
         redirecting.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
@@ -247,20 +247,22 @@ fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
     std::env::set_current_dir(&plan.cwd)?;
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
-    let command = |program: &std::ffi::OsStr| {
+    let command = |program: &OsStr| {
         let mut command = Command::new(program);
         command.env_clear().envs(&plan.environment).envs(ready.trust.iter().map(|(name, value)| (name, value)));
         command
     };
-    let mut direct = command(&plan.command);
-    direct.args(&plan.arguments);
+    // To call execvp itself, std forks, and a fork copies what posix_spawn(3) leaves alone.
+    let found = common::found(&plan.command, &plan.environment);
     // The command starts with the mask the user's shell gave us. Afterwards ours again, before anything is looked at: see `follow`.
     let ours = plan.signal_mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let started = match direct.spawn() {
+    let started = match command(&found).arg0(&plan.command).args(&plan.arguments).spawn() {
         // As execvp(3) does: a file that is executable but has no known format is a shell script.
         Err(error) if error.raw_os_error() == Some(Errno::ENOEXEC as i32) => {
-            command("/bin/sh".as_ref()).arg(&plan.command).args(&plan.arguments).spawn()
+            command("/bin/sh".as_ref()).arg(&found).args(&plan.arguments).spawn()
         }
+        // It says why not.
+        Err(_) if found != plan.command => command(&plan.command).args(&plan.arguments).spawn(),
         result => result,
     };
     ours.thread_set_mask()?;
