@@ -62,8 +62,10 @@ fn text(bytes: &[u8], parse: fn(&str)) {
 
 fn audit_trail(bytes: &[u8]) {
     if let Some(record) = audit::read::parse(bytes) {
-        let again = serde_json::to_vec(&record).expect("a record that was read");
-        assert_eq!(audit::read::parse(&again), Some(record));
+        let written = serde_json::to_vec(&record).expect("a record that was read");
+        // Times are written to the millisecond, whoever wrote the first one more exactly.
+        let again = audit::read::parse(&written).expect("a record that was written");
+        assert_eq!(serde_json::to_vec(&again).expect("a record that was read"), written);
     }
 }
 
