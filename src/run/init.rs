@@ -133,6 +133,9 @@ fn prepare(init: &Init, plan: &Plan) -> Result<Option<Ready>, Failure> {
     if Defence::CloseDescriptors.active() {
         netns::close_on_exec_from(3).map_err(Failure::text)?;
     }
+    // Again by path: what is mounted now is what the command gets.
+    let enter = |error| Failure::text(format!("enter the working directory {}: {error}", plan.cwd.display()));
+    std::env::set_current_dir(&plan.cwd).map_err(enter)?;
     left_alone.extend(database.and_then(|database| database.extend().err()));
     init.prepared(left_alone.iter().map(ToString::to_string).collect())?;
     Ok(init.go().map(|()| Ready { trust, core }))
@@ -243,8 +246,6 @@ fn files(plan: &Plan, configure: &Configure) -> Result<Files, Failure> {
 
 /// Starts the command with the user's environment, in the caller's process group and session.
 fn start(plan: &Plan, ready: &Ready) -> io::Result<Pid> {
-    // Again by path: what is mounted now is what the command gets.
-    std::env::set_current_dir(&plan.cwd)?;
     // The command keeps its own limit. PID 1 needs none: it is not dumpable.
     ready.core.restore().map_err(io::Error::other)?;
     let command = |program: &OsStr| {

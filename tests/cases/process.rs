@@ -20,6 +20,7 @@ use std::{
 pub const CASES: &[Case] = &[
     ("exit_codes_are_the_childs", exit_codes_are_the_childs),
     ("a_command_is_found_as_execvp_finds_it", a_command_is_found_as_execvp_finds_it),
+    ("a_directory_that_is_not_the_users_is_named", a_directory_that_is_not_the_users_is_named),
     ("failures_before_the_child_have_their_codes", failures_before_the_child_have_their_codes),
     ("signals_are_as_outside", signals_are_as_outside),
     ("stdin_is_the_childs", stdin_is_the_childs),
@@ -64,6 +65,17 @@ fn a_command_is_found_as_execvp_finds_it(world: &World) {
         let output = finish(way(world, &[], &["found", "one", "two"]).env("PATH", format!("{path}:/usr/bin:/bin")));
         assert_eq!(succeeded(&output), format!("{} one two\n", world.path("script/found").display()));
     }
+}
+
+/// As root's home is where root runs a program for somebody else.
+fn a_directory_that_is_not_the_users_is_named(world: &World) {
+    let script = "mkdir closed && cd closed && chmod 0 . && exec \"$0\" run --transparent -- echo started";
+    let authsome = world.path("authsome");
+    let mut command = world.start_as_mode(world.command(&["sh", "-c", script, authsome.to_str().unwrap()]));
+    let output = finish(command.current_dir(world.home()));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{}", show(&output));
+    assert!(told.contains("enter the working directory") && told.contains("closed"), "{told}");
 }
 
 /// Asked of the child itself: a shell would clear its mask before it starts anything. Signals 32 and 33 are the C library's own (nptl(7)), and whatever it
