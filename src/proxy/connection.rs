@@ -174,21 +174,14 @@ impl Connection {
                 let target = self.address_target();
                 return Box::pin(self.relay(label(&detected), target, seen, reason.into()));
             }
-            Err(Barred::Refuse(reason)) => {
-                self.refuse(target, reason);
-                return done();
-            }
+            Err(Barred::Refuse(reason)) => return Box::pin(async move { self.refuse(target, reason) }),
         };
         match (detected, decision) {
             (Detected::Http, Decision::Deny(deny)) => Box::pin(self.deny_http(target, deny)),
             (Detected::Http, Decision::Inspect) => Box::pin(self.deny_http(target, gate::uninspectable())),
-            (detected, Decision::Deny(deny)) => {
-                self.deny(label(&detected), target, deny);
-                done()
-            }
+            (detected, Decision::Deny(deny)) => Box::pin(async move { self.deny(label(&detected), target, deny) }),
             (detected @ (Detected::TlsNoName | Detected::Opaque), Decision::Inspect) => {
-                self.deny(label(&detected), target, gate::uninspectable());
-                done()
+                Box::pin(async move { self.deny(label(&detected), target, gate::uninspectable()) })
             }
             (Detected::Tls(hello), Decision::Inject(routes)) => self.open(hello, seen, target, Rules::Inject(routes)),
             (Detected::Tls(hello), Decision::Inspect) => self.open(hello, seen, target, Rules::Inspect),
@@ -246,10 +239,7 @@ impl Connection {
                 Rules::Inspect => Some(gate::uninspectable()),
             };
             return match denied {
-                Some(deny) => {
-                    self.deny("tls", target, deny);
-                    done()
-                }
+                Some(deny) => Box::pin(async move { self.deny("tls", target, deny) }),
                 None => Box::pin(self.relay("tls", target, seen, "the client's ALPN names no HTTP; forwarded unchanged".into())),
             };
         };
@@ -355,10 +345,6 @@ enum Barred {
 enum Speaks {
     Client,
     Server,
-}
-
-fn done() -> Deed {
-    Box::pin(std::future::ready(()))
 }
 
 fn label(detected: &Detected) -> &'static str {

@@ -186,10 +186,10 @@ impl Plan {
 
     /// Starts the command in our process group. It gets the signal mask that we were given, while ours stays: a signal that came in between
     /// would end us and leave it behind (std's `Command` passes the caller's mask on). Rust's own start ignores SIGPIPE; it must not.
-    fn start(&self, of_command: &BTreeMap<OsString, OsString>, mask: &SigSet) -> Result<Pid, RunError> {
+    fn start(&self, environment: &BTreeMap<OsString, OsString>, mask: &SigSet) -> Result<Pid, RunError> {
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| RunError::CannotRun(libc::EINVAL));
-        let environment: Vec<CString> =
-            of_command.iter().map(|(name, value)| text(&[name.as_os_str(), value].join(OsStr::new("=")))).collect::<Result<_, _>>()?;
+        let variables: Vec<CString> =
+            environment.iter().map(|(name, value)| text(&[name.as_os_str(), value].join(OsStr::new("=")))).collect::<Result<_, _>>()?;
         let arguments: Vec<CString> =
             iter::once(&self.command).chain(&self.arguments).map(|argument| text(argument)).collect::<Result<_, _>>()?;
         let spawn = |program: &CStr, arguments: &[CString]| {
@@ -197,13 +197,13 @@ impl Plan {
             attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
             attributes.set_sigmask(mask)?;
             attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
-            posix_spawnp(program, &PosixSpawnFileActions::init()?, &attributes, arguments, &environment)
+            posix_spawnp(program, &PosixSpawnFileActions::init()?, &attributes, arguments, &variables)
         };
         let command = text(&self.command)?;
         let started = match spawn(&command, &arguments) {
             // As execvp(3) does: a file that is executable but has no known format is a shell script.
             Err(Errno::ENOEXEC) => {
-                let script = text(&common::found(&self.command, of_command))?;
+                let script = text(&common::found(&self.command, environment))?;
                 spawn(c"/bin/sh", &[&[c"sh".to_owned(), script], &arguments[1..]].concat())
             }
             result => result,

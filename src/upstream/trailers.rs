@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The last chunk and an empty trailer section, as hyper ends a chunked message (RFC 9112 §7.1).
 const END: &[u8] = b"0\r\n\r\n";
 
-/// About the message or its framing, so no trailers (RFC 9110 §6.5.1); hyper refuses the same.
-const REFUSED: [HeaderName; 12] = [
+/// About the message, so no trailers (RFC 9110 §6.5.1), besides [`fields::OF_CONNECTION`]; hyper refuses the same.
+const REFUSED: [HeaderName; 11] = [
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
@@ -33,7 +33,6 @@ const REFUSED: [HeaderName; 12] = [
     header::SET_COOKIE,
     header::TE,
     header::TRAILER,
-    header::TRANSFER_ENCODING,
 ];
 
 /// The stream that hyper writes HTTP/1.1 to.
