@@ -21,6 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::Poll,
 };
 use support::{Ca, NAME, Origin, Proxy, Setup, empty, tls_server};
 use tokio::{
@@ -632,6 +633,36 @@ async fn a_refusal_within_an_upload_arrives() {
         assert_eq!(response.status(), 413);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "large");
     }
+}
+
+/// Nor is the child's stream reset as soon as it has been answered, as the server's is: clients that are still sending, curl among them, would forget
+/// the answer over it.
+#[tokio::test]
+async fn a_child_is_let_finish_after_a_refusal() {
+    let ca = Ca::new();
+    let addr = raw_h2(&ca, |mut connection| async move {
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            request.into_body().data().await.unwrap().unwrap();
+            // Nobody reads the rest, so h2 resets the stream behind the answer.
+            respond.send_response(Response::builder().status(413).body(()).unwrap(), true).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let (mut sender, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let mut uploads = Vec::new();
+    // By the second answer the reset of the first stream would have come.
+    for _ in 0..2 {
+        let request = Request::put(format!("https://{NAME}:{}/", addr.port())).body(()).unwrap();
+        let (response, mut upload) = sender.send_request(request, false).unwrap();
+        upload.send_data(Bytes::from_static(b"first"), false).unwrap();
+        assert_eq!(response.await.unwrap().status(), 413);
+        uploads.push(upload);
+    }
+    let reset = std::future::poll_fn(|cx| Poll::Ready(uploads[0].poll_reset(cx))).await;
+    assert!(reset.is_pending(), "{reset:?}");
+    uploads[0].send_data(Bytes::from_static(b"last"), true).unwrap();
 }
 
 /// A child that sends all it has before it reads, as simple clients do, still finds the refusal.

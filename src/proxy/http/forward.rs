@@ -1,16 +1,13 @@
 //! One request: authority, route, credential, upstream, response. The order is the security of it.
 
-use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header, request::Parts};
-use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
+use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, unread, upgrade};
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
@@ -19,10 +16,6 @@ use crate::{
     route::{Forward, RequestDecision},
     upstream::{Body, BoxError, Protocol, UpstreamError, Whole},
 };
-
-/// How much of a refused request is read, in octets and time.
-const MAX_DRAINED: usize = 256 * 1024;
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
 /// its response, so does the child's stream: any answer would be one that no server gave. Where the server did not process it, the child may try
@@ -56,13 +49,6 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Reads what a refused client is still sending. In HTTP/2 the answer is followed by a reset of the stream (RFC 9113 §8.1) where the request has
-/// not ended, and curl forgets the answer over it.
-async fn drain(body: Incoming) {
-    let read = Limited::new(body, MAX_DRAINED).collect();
-    drop(tokio::time::timeout(DRAIN_LIMIT, read).await);
-}
-
 fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     let protocol = match session.protocol {
         Protocol::Http1 => "http/1.1",
@@ -79,7 +65,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     let (mut parts, body) = request.into_parts();
     if let Err(refusal) = check_authority(session, exchange, &parts).and_then(|()| check_policy(session, exchange, &parts)) {
         if parts.version == Version::HTTP_2 && child.is_none() && !parts.headers.contains_key(header::EXPECT) {
-            drain(body).await;
+            unread::drain(body).await;
         }
         return Err(refusal.into());
     }
@@ -90,7 +76,11 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
-    let body = exchange.request_body(Whole::new(body, parts.version));
+    let body = Whole::new(body, parts.version);
+    let body = match parts.version {
+        Version::HTTP_2 => exchange.request_body(unread::Unread(Some(body))),
+        _ => exchange.request_body(body),
+    };
     let request = Request::from_parts(parts, body);
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {

@@ -8,6 +8,7 @@ pub(crate) mod hop;
 mod respond;
 pub(crate) mod scrub;
 mod serve;
+mod unread;
 pub(super) mod upgrade;
 
 pub use serve::{Ended, Rules, serve};
