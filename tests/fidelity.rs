@@ -389,6 +389,64 @@ where
     tls_server(ca.acceptor(NAME, H2), move |stream| async move { serve(h2::server::handshake(stream).await.unwrap()).await }).await
 }
 
+/// A child that has said all says so to the server, which may still answer; most give up the request, and that is neither a fault of theirs nor a
+/// reason to ask again. The connection, over which nothing more can be said, serves no other child.
+#[tokio::test]
+async fn a_child_that_has_said_all_is_heard_by_the_server() {
+    const BODY: usize = 1024 * 1024;
+    let ca = Ca::new();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let seen = connections.clone();
+    // Answers `/wait` only to a child that has said all, hangs up on it for `/leave`.
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        seen.fetch_add(1, SeqCst);
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                let mut octets = 0;
+                if head.starts_with("PUT") {
+                    octets = stream.read_exact(&mut vec![0; BODY]).await.unwrap();
+                }
+                if !head.contains(" / ") {
+                    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "more than was sent");
+                }
+                if head.contains(" /leave ") {
+                    return;
+                }
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{octets:07}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for (request, answer, connected) in [
+        ("GET /", "0000000", 1),
+        ("GET /", "0000000", 1),
+        ("GET /wait", "0000000", 1),
+        ("PUT /wait", "1048576", 2),
+        ("GET /", "0000000", 3),
+        ("GET /leave", "", 3),
+        ("GET /", "0000000", 4),
+    ] {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let length = if request.starts_with("PUT") { BODY } else { 0 };
+        let head = format!("{request} HTTP/1.1\r\nHost: {NAME}:{}\r\nContent-Length: {length}\r\n\r\n", addr.port());
+        stream.write_all(&[head.as_bytes(), &vec![0; length]].concat()).await.unwrap();
+        let mut answered = String::new();
+        if request.ends_with(" /") {
+            answered = read_head(&mut stream).await.unwrap();
+        }
+        stream.shutdown().await.unwrap();
+        let _ = stream.read_to_string(&mut answered).await;
+        assert!(answered.ends_with(answer) && answered.is_empty() == answer.is_empty(), "{request}: {answered:?}");
+        assert_eq!(connections.load(SeqCst), connected, "{request}");
+    }
+    assert!(!proxy.said().iter().any(|line| line.contains(NAME) && line.contains("closed")), "{:?}", proxy.said());
+    let left: Vec<_> = proxy.records(7).await.into_iter().filter(|record| record["path"] == "/leave").collect();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].to_string().contains("the client left before the response"), "{left:?}");
+}
+
 /// HTTP/1.0 on either side: the end of the connection is the end of the body, and is kept apart from a broken one.
 #[tokio::test]
 async fn an_origin_of_http10_is_understood() {

@@ -1,8 +1,8 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
 use super::{
-    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, empty, expect, last_words::LastWords, outbound::Outbound,
-    pool::Entry, whole::Whole,
+    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, empty, expect, farewell::Child, last_words::LastWords,
+    outbound::Outbound, pool::Entry, whole::Whole,
 };
 use crate::host::Target;
 use bytes::Bytes;
@@ -70,6 +70,7 @@ type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
 pub struct Http1 {
     sender: http1::SendRequest<TrailerBody<Body>>,
     trailers: Trailers,
+    child: Child,
     /// Whether it has had a response.
     used: bool,
     /// `None` once it has ended.
@@ -133,10 +134,17 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
     let stream = LastWords::new(stream);
     match protocol {
         Protocol::Http1 => {
+            let child = stream.child();
             let stream = TrailerStream::new(stream);
             let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
-            Ok(Opened::Http1(Http1 { sender, trailers, used: false, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
+            Ok(Opened::Http1(Http1 {
+                sender,
+                trailers,
+                child,
+                used: false,
+                driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))),
+            }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -255,9 +263,14 @@ impl Http1 {
     async fn send(mut self, request: Request<Body>, entry: &Arc<Entry>) -> Result<Response<ResponseBody>, Failure> {
         let (request, expectation) = expect::hold(request);
         let sending = Arc::new(());
+        let unsent_body = Arc::downgrade(&sending);
+        self.child.asks(request.extensions().get().cloned().unwrap_or_default(), unsent_body.clone());
         let request = match request.body().is_end_stream() {
-            true => request,
-            false => request.map(|body| Sending { body, _until_sent: sending.clone() }.boxed()),
+            true => {
+                drop(sending);
+                request
+            }
+            false => request.map(|body| Sending { body, _until_sent: sending }.boxed()),
         };
         let mut response = pin!(self.sender.try_send_request(request.map(|body| self.trailers.of(body))));
         let response = poll_fn(|cx| {
@@ -269,7 +282,7 @@ impl Http1 {
         let unsent = expectation.is_some_and(|expectation| expectation.answered(response.status()));
         let carrier = if unsent {
             Some(Carrier::Http1(self, None))
-        } else if response.status() == StatusCode::SWITCHING_PROTOCOLS || Arc::strong_count(&sending) > 1 {
+        } else if response.status() == StatusCode::SWITCHING_PROTOCOLS || unsent_body.strong_count() > 0 {
             // It has to go on whether or not anybody reads the response.
             self.drive(entry.clone());
             None
@@ -288,7 +301,7 @@ impl Http1 {
                 true => Poll::Ready(false),
                 false => self.sender.poll_ready(cx).map(|ready| ready.is_ok()),
             });
-            if ready.await {
+            if ready.await && self.child.forget() {
                 entry.put(self);
             }
         });
@@ -377,6 +390,7 @@ impl Drop for ResponseBody {
             && whole
         {
             match connection.is_ready() {
+                true if !connection.child.forget() => {}
                 true => entry.put(connection),
                 false => connection.drive(entry),
             }

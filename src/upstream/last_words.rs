@@ -1,23 +1,30 @@
-//! A server that closes in the middle of an upload may have said why.
+//! The ends of a connection: a server that closes in the middle of an upload may have said why, and a child that leaves says so.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::farewell::Child;
 
 /// A stream whose other side no longer takes what is written: that is told by the reads, after what the other side has still sent. hyper would
 /// give up at the failed write, and the answer with it.
 pub struct LastWords<S> {
     stream: S,
     closed: bool,
+    child: Child,
 }
 
 impl<S> LastWords<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, closed: false }
+        Self { stream, closed: false, child: Child::default() }
+    }
+
+    pub fn child(&self) -> Child {
+        self.child.clone()
     }
 
     /// What is written to a closed stream is gone, as all that was on its way when it closed.
@@ -60,12 +67,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LastWords<S> {
         self.stream.is_write_vectored()
     }
 
+    /// hyper flushes whenever it has been woken and has nothing left to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closed {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.unless_closed(flushed, ())
+        if flushed.is_pending() || !self.child.has_left() {
+            return self.unless_closed(flushed, ());
+        }
+        let said = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+        self.closed = true;
+        self.unless_closed(Poll::Ready(said), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

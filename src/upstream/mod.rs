@@ -5,6 +5,7 @@ mod connect;
 mod connection;
 mod error;
 mod expect;
+mod farewell;
 pub mod fields;
 mod forbidden;
 mod last_words;
@@ -21,6 +22,7 @@ mod whole;
 
 pub use self::{
     connection::ResponseBody,
+    farewell::Farewell,
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
@@ -38,7 +40,7 @@ use self::{
 };
 use crate::{credential::Authorized, host::Target};
 use bytes::Bytes;
-use http::{Request, Response, Uri, Version, header};
+use http::{Request, Response, Uri, Version, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -253,7 +255,9 @@ impl Upstream {
             Ok(response) => Ok(response),
             Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, entry)).await,
             Err(Failure::Sent(error)) => match again {
-                Some(head) if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error)) => {
+                Some(head)
+                    if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error) && !is_left(&head)) =>
+                {
                     let request = Request::from_parts(head, empty());
                     Box::pin(self.send_fresh(destination, request, h2, entry)).await
                 }
@@ -343,6 +347,11 @@ impl Failure {
         let (Self::Unsent(_, error) | Self::Sent(error)) = self;
         http_error(target, error)
     }
+}
+
+/// Whether the child of this request no longer waits, so that the server's hanging up is no more than an answer to that.
+fn is_left(head: &Parts) -> bool {
+    head.extensions.get().is_some_and(Farewell::is_said)
 }
 
 fn http_error(target: &Target, source: hyper::Error) -> UpstreamError {

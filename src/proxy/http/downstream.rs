@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::upstream::BoxError;
+use crate::upstream::{BoxError, Farewell};
 
 /// After our last octet, how long a child that goes on sending may be silent before its connection is closed; nginx's lingering_timeout.
 const LINGER: Duration = Duration::from_secs(5);
@@ -48,8 +48,8 @@ pub struct Watch(Arc<Mutex<Incoming>>);
 struct Incoming {
     stream: Box<TlsStream<TcpStream>>,
     ahead: Vec<u8>,
-    /// With a close_notify: the child has said all, and may still read (RFC 8446 §6.1).
-    ended: bool,
+    /// Said by a close_notify, after which the child may still read (RFC 8446 §6.1).
+    farewell: Farewell,
 }
 
 impl Watch {
@@ -60,7 +60,7 @@ impl Watch {
     /// Ready once the connection is broken: by a reset, or by an end without close_notify.
     pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         let mut incoming = self.lock();
-        if incoming.ended || !incoming.ahead.is_empty() {
+        if incoming.farewell.is_said() || !incoming.ahead.is_empty() {
             return Poll::Pending;
         }
         let mut chunk = [0; 1024];
@@ -69,7 +69,7 @@ impl Watch {
             return Poll::Ready(error);
         }
         match read.filled() {
-            [] => incoming.ended = true,
+            [] => incoming.farewell.say(),
             octets => {
                 incoming.ahead.extend_from_slice(octets);
                 // hyper may wait for them: it looked before.
@@ -81,8 +81,8 @@ impl Watch {
 }
 
 impl Downstream {
-    pub fn new(stream: Box<TlsStream<TcpStream>>, ending: Ending) -> Self {
-        let incoming = Incoming { stream, ahead: Vec::new(), ended: false };
+    pub fn new(stream: Box<TlsStream<TcpStream>>, ending: Ending, farewell: Farewell) -> Self {
+        let incoming = Incoming { stream, ahead: Vec::new(), farewell };
         Self { incoming: Watch(Arc::new(Mutex::new(incoming))), ending, linger: None }
     }
 

@@ -76,6 +76,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
+    parts.extensions.insert(session.farewell.clone());
     let body = Whole::new(body, parts.version);
     let body = match parts.version {
         Version::HTTP_2 => exchange.request_body(unread::Unread(Some(body))),
@@ -178,6 +179,10 @@ async fn send(
         None => session.context.upstream.send(&session.destination, request).await,
     };
     sent.map_err(|error| {
+        // What most servers make of a child that has said all; it is the child that left.
+        if error.broke_off() && session.farewell.is_said() {
+            return Failure::Broken(error);
+        }
         let refusal = upstream_failed(session, exchange, &error);
         if error.broke_off() { Failure::Broken(error) } else { Failure::Refused(refusal) }
     })

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     proxy::{Context, tls::Opened},
     route::HostRoutes,
-    upstream::{Body, BoxError, Destination, Protocol, TrailerBody, TrailerStream, Trailers, UpstreamError},
+    upstream::{Body, BoxError, Destination, Farewell, Protocol, TrailerBody, TrailerStream, Trailers, UpstreamError},
 };
 
 /// Octets of a request head, for HTTP/2 as RFC 9113 §6.5.2 counts them: fields of 64 KiB, which some APIs take, with room for the rest.
@@ -70,6 +70,8 @@ pub struct Session {
     pub failure: Mutex<Option<UpstreamError>>,
     /// How the child's connection is to end.
     pub ending: Ending,
+    /// Said by a child that speaks HTTP/1.1 and has nothing more to say.
+    pub farewell: Farewell,
 }
 
 /// How an opened connection ended.
@@ -89,9 +91,17 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
         Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Ended::Unused,
         Ok(Ok([]) | Err(_)) | Err(_) => return Ended::Served,
     }
-    let ending = Ending::default();
-    let session = Arc::new(Session { destination, rules, context, protocol, failure: Mutex::new(failure), ending: ending.clone() });
-    let downstream = Downstream::new(stream, ending.clone());
+    let (ending, farewell) = (Ending::default(), Farewell::default());
+    let session = Arc::new(Session {
+        destination,
+        rules,
+        context,
+        protocol,
+        failure: Mutex::new(failure),
+        ending: ending.clone(),
+        farewell: farewell.clone(),
+    });
+    let downstream = Downstream::new(stream, ending.clone(), farewell);
     let watch = downstream.watch();
     // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
     // HTTP/2 stream.
