@@ -109,6 +109,9 @@ const REPLACING: &[&str] = &[
     "PERL_LWP_SSL_CA_FILE",
 ];
 
+/// What a program reads where its own variable is not set.
+const INSTEAD: &[(&str, &str)] = &[("CURL_CA_BUNDLE", "SSL_CERT_FILE"), ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")];
+
 /// Variables that name roots used beside those built into a program.
 const ADDING: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
@@ -127,10 +130,12 @@ impl<'a> Trust<'a> {
         }
         let system = files.bundles.first().map_or(&authority_file, |bundle| &bundle.combined).clone();
 
+        let named = |name: &str| env(name).filter(|value| !value.is_empty());
+        let instead = |name: &str| INSTEAD.iter().find(|(own, _)| *own == name).and_then(|(_, other)| named(other));
         let mut variables = files.openssl(env, &system)?;
         for (names, default) in [(REPLACING, &system), (ADDING, &authority_file)] {
             for &name in names {
-                let value = match env(name).filter(|value| !value.is_empty()) {
+                let value = match named(name).or_else(|| instead(name)) {
                     // Conda takes a truth value as well; "no verification" needs no roots.
                     Some(value) if name == "CONDA_SSL_VERIFY" && is_truth_value(&value) => value,
                     Some(value) => files.with_roots_of(Path::new(&value))?.into(),

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("what_is_not_ours_is_left", what_is_not_ours_is_left),
     ("stores_are_out_of_reach_inside", stores_are_out_of_reach_inside),
     ("variables_for_a_shell", variables_for_a_shell),
+    ("roots_of_another_variable_are_kept", roots_of_another_variable_are_kept),
     ("policies_of_the_administrator_are_kept", policies_of_the_administrator_are_kept),
     ("database_inside_is_an_extended_copy", database_inside_is_an_extended_copy),
     ("database_that_cannot_be_extended_is_told", database_that_cannot_be_extended_is_told),
@@ -54,6 +55,21 @@ fn said(output: &Output) -> String {
 fn with_system_roots(world: &World) -> Output {
     let client = ["env", "-u", "SSL_CERT_FILE", "-u", "SSL_CERT_DIR", "-u", "CURL_CA_BUNDLE", "curl", "-fsS", URL];
     finish(&mut world.by_environment(&[], &client))
+}
+
+/// curl reads SSL_CERT_FILE where CURL_CA_BUNDLE is not set, and requests CURL_CA_BUNDLE: a host that is not ours stays trusted as it was.
+fn roots_of_another_variable_are_kept(world: &World) {
+    const OTHER: &str = "https://other.test/";
+    let root = world.path("root.pem");
+    for (variable, client) in
+        [("SSL_CERT_FILE", &["curl", "-fsS", OTHER][..]), ("CURL_CA_BUNDLE", &["/usr/bin/python3", "with_requests.py", OTHER])]
+    {
+        succeeded(&finish(world.authsome(&[], client).env(variable, &root)));
+        let mut environment = world.by_environment(&[], client);
+        succeeded(&finish(environment.env_remove("SSL_CERT_FILE").env_remove("CURL_CA_BUNDLE").env(variable, &root)));
+        assert_eq!(world.internet.take_requests().len(), 2, "{variable}");
+        assert!(!world.inside(client).status.success(), "the control trusts the system's roots alone");
+    }
 }
 
 fn system_store_is_changed_and_changed_back(world: &World) {
