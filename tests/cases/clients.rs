@@ -2,8 +2,12 @@
 
 use crate::{
     Case,
-    support::world::{OPENAI_KEY, PLACEHOLDER, World, show, succeeded},
+    support::{
+        origin::Origin,
+        world::{OPENAI_KEY, PLACEHOLDER, World, finish, show, succeeded},
+    },
 };
+use std::process::Stdio;
 
 pub const CASES: &[Case] = &[
     ("curl_http1_v4", |world| injects(world, "HTTP/1.1", "curl -fsS -4 --http1.1 -H \"authorization: Bearer $OPENAI_API_KEY\" URL")),
@@ -25,6 +29,7 @@ pub const CASES: &[Case] = &[
     ("proxy_variables_are_removed", proxy_variables_are_removed),
     ("plain_http_is_not_injected", plain_http_is_not_injected),
     ("ten_requests_at_once", ten_requests_at_once),
+    ("one_that_gives_up_is_noticed", one_that_gives_up_is_noticed),
 ];
 
 const URL: &str = "https://api.openai.com/v1/models?limit=2";
@@ -77,7 +82,7 @@ fn openssl_s_client(world: &World) {
 fn upstream_roots_from_the_environment(world: &World) {
     let mut command = world.command(&["timeout", "--foreground", "60", world.path("authsome").to_str().unwrap()]);
     command.env("SSL_CERT_FILE", world.path("root.pem")).args(["run", "--transparent", "--", "curl", "-fsS", URL]);
-    succeeded(&crate::support::world::finish(&mut world.start_as_mode(command)));
+    succeeded(&finish(&mut world.start_as_mode(command)));
     assert_eq!(world.internet.take_requests()[0].header("authorization"), Some(format!("Bearer {OPENAI_KEY}").as_str()));
 }
 
@@ -95,7 +100,7 @@ fn proxy_variables_are_removed(world: &World) {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
     let mut command = world.authsome(&["--upstream", "none"], &["env"]);
     command.envs(names.map(|name| (name, "http://203.0.113.99:3128")));
-    let environment = succeeded(&crate::support::world::finish(&mut command));
+    let environment = succeeded(&finish(&mut command));
     assert!(!environment.to_lowercase().contains("203.0.113.99"), "{environment}");
 }
 
@@ -113,4 +118,20 @@ fn ten_requests_at_once(world: &World) {
     let requests = world.internet.take_requests();
     let with_key = requests.iter().filter(|request| request.header("authorization").is_some_and(|value| value.ends_with(OPENAI_KEY)));
     assert_eq!(with_key.count(), 10, "{requests:?}");
+}
+
+/// By the server, while the run goes on: curl closes with a close_notify, Python without.
+fn one_that_gives_up_is_noticed(world: &World) {
+    let origin = Origin::python(world, "silent.py", &[]);
+    let curl = "curl -4 -sS --http1.1 -m 1 https://programs.acme.test/";
+    let python = "/usr/bin/python3 -c 'import requests; requests.get(\"https://programs.acme.test/\", timeout=1)'";
+    for client in [curl, python] {
+        let client = ["sh", "-c", &format!("{client}; read rest")];
+        for mut run in [world.authsome(&[], &client), world.by_environment(&[], &client)] {
+            let mut run = run.stdin(Stdio::piped()).spawn().unwrap();
+            assert_eq!(origin.said_until("left"), ["asked", "left"]);
+            drop(run.stdin.take());
+            run.wait().unwrap();
+        }
+    }
 }
