@@ -7,6 +7,7 @@ mod error;
 mod expect;
 pub mod fields;
 mod forbidden;
+mod insert;
 mod last_words;
 mod no_proxy;
 mod outbound;
@@ -16,15 +17,15 @@ mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod trailers;
 mod whole;
 
 pub use self::{
     connection::ResponseBody,
+    expect::on_interim,
+    insert::{InsertStream, Inserts, TrailerBody},
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
-    trailers::{TrailerBody, TrailerStream, Trailers},
     whole::Whole,
 };
 pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};
