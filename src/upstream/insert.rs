@@ -156,6 +156,11 @@ impl<S: AsyncWrite + Unpin> InsertStream<S> {
         Self { stream, inserts, unwritten: Bytes::new() }
     }
 
+    /// Once all has been flushed.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// How many of these octets have been replaced; those are written first of all.
     fn replace(&mut self, octets: &[u8]) -> io::Result<Option<usize>> {
         let mut handover = self.inserts.lock();
