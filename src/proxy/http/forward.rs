@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
+use super::{authority, exchange::Exchange, hop, interim, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
@@ -29,7 +29,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// again (RFC 9113 §8.7).
 pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
     let exchange = begin(&session, &request);
-    match attempt(&session, &exchange, request).await {
+    let attempted = attempt(&session, &exchange, request).await;
+    // hyper writes the answer as soon as it has it.
+    session.inserts.interim_taken().await;
+    match attempted {
         Ok(response) => {
             exchange.answered(response.status());
             Ok(response)
@@ -91,7 +94,8 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     };
     hop::strip(&mut parts.headers, child.is_some());
     let body = exchange.request_body(Whole::new(body, parts.version));
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
+    interim::pass_on(&mut request, &session.inserts, needles.clone(), exchange.hits());
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
             guard.verdict(Verdict::Failed, "credential-unusable");
