@@ -23,7 +23,7 @@ use std::{
     },
     task::Poll,
 };
-use support::{Ca, NAME, Origin, Proxy, Setup, empty, tls_server};
+use support::{Ca, NAME, Origin, Proxy, Setup, empty, read_head, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -36,14 +36,6 @@ const H2: &[&str] = &["h2"];
 
 /// Octets of one header section that both sides must carry.
 const LARGE: usize = 64 * 1024;
-
-async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    Some(String::from_utf8(head).unwrap())
-}
 
 /// An HTTP/1.1 origin that answers every request head with `answer`, and tells what it got.
 async fn scripted(ca: &Ca, answer: &'static [u8]) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
@@ -808,15 +800,19 @@ async fn an_expectation_is_the_servers_to_meet() {
     })
     .await;
     let proxy = Proxy::before(addr, &ca).await;
+    let asked = "HTTP/1.1 100 Continue\r\n\r\n";
+    let hinted = ["HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", asked];
     // A server that knows no expectations says nothing and waits.
     for (path, interim, answer, octets) in
-        [("/asked", true, "HTTP/1.1 200", 4), ("/refused", false, "HTTP/1.1 417", 0), ("/silent", true, "HTTP/1.1 200", 4)]
+        [("/asked", &hinted[..], "HTTP/1.1 200", 4), ("/refused", &[], "HTTP/1.1 417", 0), ("/silent", &[asked], "HTTP/1.1 200", 4)]
     {
         let mut stream = proxy.tls(NAME, H1).await.unwrap();
         let head = format!("POST {path} HTTP/1.1\r\nHost: {NAME}:{}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", addr.port());
         stream.write_all(head.as_bytes()).await.unwrap();
-        if interim {
-            assert_eq!(read_head(&mut stream).await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n", "{path}");
+        for head in interim {
+            assert_eq!(read_head(&mut stream).await.unwrap(), *head, "{path}");
+        }
+        if !interim.is_empty() {
             stream.write_all(b"body").await.unwrap();
         }
         assert!(read_head(&mut stream).await.unwrap().starts_with(answer), "{path}");

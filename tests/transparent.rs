@@ -23,6 +23,7 @@ mod cases {
     pub mod faults;
     pub mod grpc;
     pub mod hostile;
+    pub mod interim;
     pub mod internet;
     pub mod kills;
     pub mod load;
@@ -94,6 +95,7 @@ const MODULES: &[(&str, &[Case])] = &[
     ("packages", cases::packages::CASES),
     ("tcp_programs", cases::tcp_programs::CASES),
     ("transfers", cases::transfers::CASES),
+    ("interim", cases::interim::CASES),
 ];
 
 fn main() -> ExitCode {

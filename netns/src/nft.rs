@@ -189,6 +189,7 @@ fn matching(matched: &Match) -> Vec<Expression> {
         Match::To(net) => address(net, 16, 24),
         Match::From(net) => address(net, 12, 8),
         Match::In(link) => vec![meta(NFT_META_IIFNAME), compare(NFT_CMP_EQ, &link_name(link))],
+        Match::NotIn(link) => vec![meta(NFT_META_IIFNAME), compare(NFT_CMP_NEQ, &link_name(link))],
         Match::Out(link) => vec![meta(NFT_META_OIFNAME), compare(NFT_CMP_EQ, &link_name(link))],
         Match::Icmpv6(kind) => vec![
             meta(NFT_META_L4PROTO),

@@ -83,6 +83,8 @@ pub enum Match {
     To(IpNet),
     From(IpNet),
     In(String),
+    /// Through any other link.
+    NotIn(String),
     Out(String),
     /// An ICMPv6 message of that type.
     Icmpv6(u8),
@@ -134,9 +136,9 @@ pub const NAT_SRC: i32 = 100;
 
 impl Ruleset {
     /// Redirection for sockets of the namespace. In this order: DNS; what is local stays local; the intercepted ports; QUIC is refused at once so
-    /// that clients fall back to TCP.
+    /// that clients fall back to TCP. Most packets belong to a connection that was let through, which costs less to see than an address to look up.
     pub fn redirect(redirect: &Redirect) -> Self {
-        use Match::{Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal};
+        use Match::{Established, Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal};
         let rule = |matches: &[Match], verdict| Rule { matches: matches.to_vec(), verdict, comment: None };
         let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
         let intercepted = match &redirect.ports {
@@ -157,6 +159,7 @@ impl Ruleset {
                 neighbour.chain(redirect.networks.iter().chain(barred).map(rejected)).collect()
             }
         };
+        let established = rule(&[Established], Verdict::Accept);
         let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
         let chain = |name: &str, kind, priority, rules| Chain {
             name: name.to_owned(),
@@ -173,7 +176,7 @@ impl Ruleset {
                 comment: None,
                 chains: vec![
                     chain("redirect", Kind::Nat, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
-                    chain("refuse", Kind::Filter, FILTER, [local(), quic].into_iter().chain(refused).collect()),
+                    chain("refuse", Kind::Filter, FILTER, [established, local(), quic].into_iter().chain(refused).collect()),
                 ],
             }],
         }
@@ -295,6 +298,7 @@ impl fmt::Display for Match {
             Self::To(net) => write!(f, "{} daddr {}", family(net), whole(net)),
             Self::From(net) => write!(f, "{} saddr {}", family(net), whole(net)),
             Self::In(link) => write!(f, "iifname \"{link}\""),
+            Self::NotIn(link) => write!(f, "iifname != \"{link}\""),
             Self::Out(link) => write!(f, "oifname \"{link}\""),
             Self::Icmpv6(kind) => write!(f, "icmpv6 type {}", icmpv6_name(*kind).map_or_else(|| kind.to_string(), ToOwned::to_owned)),
             Self::Established => write!(f, "ct state established,related"),

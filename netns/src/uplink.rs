@@ -6,7 +6,7 @@
 //!
 //! A FORWARD chain of the old x_tables (iptables-legacy) is left alone. If it drops, so does the uplink.
 
-use std::{fmt, fs::File, net::IpAddr, os::fd::BorrowedFd, path::Path, str::FromStr};
+use std::{fmt, fs::File, iter, net::IpAddr, os::fd::BorrowedFd, path::Path, str::FromStr};
 
 use nix::{
     errno::Errno,
@@ -136,12 +136,13 @@ impl Inner {
     }
 
     fn table(&self, denied: &[IpNet], journal: &Journal) -> Ruleset {
-        use Match::{Established, From, Icmpv6, In, Out, To, ToLocal};
+        use Match::{Established, From, Icmpv6, NotIn, Out, To, ToLocal};
         let rule = |matches: Vec<Match>, verdict| Rule { matches, verdict, comment: None };
-        let from = || In(self.link.clone());
+        // First in each chain: the packets of others, which are many, are looked at once.
+        let others = || rule(vec![NotIn(self.link.clone())], Verdict::Accept);
         let to = || Out(self.link.clone());
-        let neighbour = || NEIGHBOUR.map(|kind| rule(vec![from(), Icmpv6(kind)], Verdict::Accept));
-        let noted = |comment| Rule { comment: Some(comment), ..rule(vec![from()], Verdict::Drop) };
+        let neighbour = || NEIGHBOUR.map(|kind| rule(vec![Icmpv6(kind)], Verdict::Accept));
+        let noted = |comment| Rule { comment: Some(comment), ..rule(vec![], Verdict::Drop) };
         let notes = Holder::this().map(|holder| format!("{HOLDER} {holder}"));
         let masqueraded =
             [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(vec![From(side.addr.addr.into())], Verdict::Masquerade));
@@ -154,14 +155,19 @@ impl Inner {
                 Kind::Filter,
                 Hook::Prerouting,
                 NAT_DST - 10,
-                neighbour().into_iter().chain([rule(vec![from(), ToLocal], Verdict::Drop)]).collect(),
+                iter::once(others()).chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Drop)]).collect(),
             ),
-            chain(Kind::Filter, Hook::Input, -10, neighbour().into_iter().chain(notes.into_iter().chain(pieces).map(noted)).collect()),
+            chain(
+                Kind::Filter,
+                Hook::Input,
+                -10,
+                iter::once(others()).chain(neighbour()).chain(notes.into_iter().chain(pieces).map(noted)).collect(),
+            ),
             chain(
                 Kind::Filter,
                 Hook::Forward,
                 -10,
-                denied.iter().map(|net| rule(vec![from(), To(*net)], Verdict::Reject)).chain(returning).collect(),
+                returning.into_iter().chain([others()]).chain(denied.iter().map(|net| rule(vec![To(*net)], Verdict::Reject))).collect(),
             ),
             chain(Kind::Nat, Hook::Postrouting, NAT_SRC, masqueraded.collect()),
         ];

@@ -59,6 +59,7 @@ fn every_match_and_verdict_is_what_nft_lists() {
         vec![Match::To(net("2001:db8::", 32))],
         vec![Match::From(net("2001:db8::7", 128))],
         vec![Match::In("machine".into()), Match::Established],
+        vec![Match::NotIn("machine".into())],
         vec![Match::Out("machine".into())],
         vec![Match::In("machine".into()), Match::Icmpv6(135)],
         vec![Match::Icmpv6(136)],

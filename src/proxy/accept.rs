@@ -30,6 +30,8 @@ pub(super) async fn accept_loop<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    #[cfg(target_os = "linux")]
+    model_nothing(&listener);
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
@@ -53,6 +55,16 @@ where
                 }
             }
         }
+    }
+}
+
+/// Clients come over loopback, which loses nothing and has no rate to find out. Connections inherit the listener's congestion control, and Reno
+/// alone neither models the path nor paces its segments by a timer, as the system's own choice may (BBR). Every kernel has it, and lets anybody
+/// choose it unless tcp_allowed_congestion_control (ip-sysctl) says otherwise; then it stays as it was.
+#[cfg(target_os = "linux")]
+fn model_nothing(listener: &TcpListener) {
+    if let Err(error) = socket2::SockRef::from(listener).set_tcp_congestion(b"reno") {
+        tracing::debug!(%error, "congestion control");
     }
 }
 

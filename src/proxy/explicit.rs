@@ -17,14 +17,14 @@ use super::{
     accept::accept_loop,
     connection::serve_tunnel,
     gate,
-    http::{Exchange, Refusal, hop, http1, returned, unasked_upgrade, upgrade, with_length},
+    http::{Exchange, Refusal, hop, http1, interim, returned, unasked_upgrade, upgrade, with_length},
     opaque, page,
 };
 use crate::{
     audit::{Blame, Guard, Verdict},
     host::{Host, Target},
     route::{Decision, Deny, policy::Protocol},
-    upstream::{self, Body, fields},
+    upstream::{self, Body, InsertStream, Inserts, fields},
 };
 
 /// Where a URL of plain HTTP names no port (RFC 9110 §4.2.1).
@@ -58,23 +58,29 @@ impl Client {
 
 async fn connection(stream: TcpStream, client: Client, context: Arc<Context>) {
     drop(stream.set_nodelay(true));
+    let inserts = Inserts::default();
+    let stream = InsertStream::new(stream, inserts.clone());
     let service = service_fn(move |request| {
-        let (client, context) = (client.clone(), context.clone());
-        async move { Ok::<_, Infallible>(answer(request, client, context).await) }
+        let (client, context, inserts) = (client.clone(), context.clone(), inserts.clone());
+        async move {
+            let answer = answer(request, client, context, &inserts).await;
+            inserts.interim_taken().await;
+            Ok::<_, Infallible>(answer)
+        }
     });
     if let Err(error) = http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         tracing::debug!(%error, "proxy connection ended");
     }
 }
 
-async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context>) -> Response<Body> {
+async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context>, inserts: &Inserts) -> Response<Body> {
     let client = Client { shown: request.headers().get(header::PROXY_AUTHORIZATION).cloned(), ..client };
     if let Some(target) = page_asked(&request) {
         return page(&request, &target, client, &context).await.unwrap_or_else(|refusal| refusal.response());
     }
     let answered = match *request.method() {
         Method::CONNECT => connect(request, client, context),
-        _ => forward(request, &context).await,
+        _ => forward(request, &context, inserts).await,
     };
     answered.unwrap_or_else(|refusal| refusal.response())
 }
@@ -141,15 +147,15 @@ fn challenged(challenge: &'static str) -> Response<Body> {
 
 /// The socket under a granted tunnel. `Err`: bytes that came too early would be lost, or taken for an answer of another kind.
 fn raw(upgraded: Upgraded) -> Result<TcpStream, Option<TcpStream>> {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io.into_inner()),
-        Ok(parts) => Err(Some(parts.io.into_inner())),
+    match upgraded.downcast::<TokioIo<InsertStream<TcpStream>>>() {
+        Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io.into_inner().into_inner()),
+        Ok(parts) => Err(Some(parts.io.into_inner().into_inner())),
         Err(_) => Err(None),
     }
 }
 
 /// Sends one request of plain HTTP on, as it is but for what concerns this connection alone.
-async fn forward(mut request: Request<Incoming>, context: &Context) -> Result<Response<Body>, Refusal> {
+async fn forward(mut request: Request<Incoming>, context: &Context, inserts: &Inserts) -> Result<Response<Body>, Refusal> {
     let target = absolute(request.uri())?;
     let mut guard = context.audit.begin("http/1.1", target.clone(), None);
     guard.request(request.method().as_str(), request.uri().path());
@@ -176,8 +182,9 @@ async fn forward(mut request: Request<Incoming>, context: &Context) -> Result<Re
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| bad_request("the target is not a host and port"))?);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().map_err(|_| bad_request("the target's path cannot be sent on"))?;
-    parts.version = http::Version::HTTP_11;
-    let request = Request::from_parts(parts, exchange.request_body(body));
+    let mut request = Request::from_parts(parts, exchange.request_body(body));
+    interim::pass_on(&mut request, inserts, None, exchange.hits());
+    *request.version_mut() = http::Version::HTTP_11;
     match context.upstream.send_plain(&target, request).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() => {
             Err(refused(&exchange, unasked_upgrade(&exchange)))

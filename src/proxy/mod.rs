@@ -23,6 +23,8 @@ mod gate;
 pub mod http;
 mod notice;
 mod opaque;
+#[cfg(target_os = "linux")]
+mod pace;
 mod page;
 pub mod process_tree;
 #[cfg(target_os = "linux")]

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 #[cfg(target_os = "linux")]
-use super::splice::Pipe;
+use super::{pace::Pace, splice::Pipe};
 use crate::{
     audit::{Blame, Guard},
     defence::crash_on,
@@ -143,37 +143,51 @@ impl Drop for Tally {
 
 /// One direction, to its end, which is passed on as a half-close.
 async fn pump(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
-    let mut spliceable = true;
-    loop {
-        from.readable().await.map_err(Failed::Read)?;
-        match burst(from, to, moved, &mut spliceable).await? {
-            Burst::Moved => {}
-            Burst::Ended => break,
-        }
-    }
+    move_all(from, to, moved).await?;
     // The other side may be gone already; then there is no one to tell.
     drop(SockRef::from(to).shutdown(std::net::Shutdown::Write));
     Ok(())
 }
 
-/// Moves what is there now. Sockets that cannot be spliced are copied from then on; a pipe that cannot be had (too many open files) costs only this burst.
+/// Sockets that cannot be spliced are copied; a pipe that cannot be had (too many open files) costs only this burst.
 #[cfg(target_os = "linux")]
-async fn burst(from: &TcpStream, to: &TcpStream, moved: &AtomicU64, spliceable: &mut bool) -> Result<Burst, Failed> {
-    if *spliceable && let Ok(pipe) = Pipe::take() {
-        let count = |n: usize| {
-            moved.fetch_add(n as u64, Relaxed);
+async fn move_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
+    let mut pace = Pace::new(from);
+    loop {
+        let wake = pace.wait().await.map_err(Failed::Read)?;
+        let before = moved.load(Relaxed);
+        let burst = match Pipe::take() {
+            Ok(mut pipe) => {
+                if pace.is_fast() {
+                    pipe.enlarge();
+                }
+                let count = |n: usize| {
+                    moved.fetch_add(n as u64, Relaxed);
+                };
+                let Some(burst) = pipe.burst(wake, from, to, count).await? else { return copy_all(from, to, moved).await };
+                burst
+            }
+            Err(_) => copy(from, to, moved).await?,
         };
-        match pipe.burst(from, to, count).await? {
-            Some(burst) => return Ok(burst),
-            None => *spliceable = false,
+        match burst {
+            Burst::Moved => pace.moved(wake, moved.load(Relaxed) - before),
+            Burst::Ended => return Ok(()),
         }
     }
-    copy(from, to, moved).await
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn burst(from: &TcpStream, to: &TcpStream, moved: &AtomicU64, _spliceable: &mut bool) -> Result<Burst, Failed> {
-    copy(from, to, moved).await
+async fn move_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
+    copy_all(from, to, moved).await
+}
+
+async fn copy_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
+    loop {
+        from.readable().await.map_err(Failed::Read)?;
+        if let Burst::Ended = copy(from, to, moved).await? {
+            return Ok(());
+        }
+    }
 }
 
 async fn copy(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<Burst, Failed> {
@@ -228,16 +242,7 @@ pub(super) mod tests {
         let ((mut source, from), (to, mut sink)) = (pair().await, pair().await);
         let sent: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
         let (mut got, moved) = (vec![0; LENGTH], AtomicU64::new(0));
-        let copying = async {
-            loop {
-                from.readable().await.unwrap();
-                match copy(&from, &to, &moved).await {
-                    Ok(Burst::Moved) => {}
-                    Ok(Burst::Ended) => break,
-                    Err(_) => panic!("not copied"),
-                }
-            }
-        };
+        let copying = async { assert!(copy_all(&from, &to, &moved).await.is_ok()) };
         let writing = async {
             source.write_all(&sent).await.unwrap();
             source.shutdown().await.unwrap();

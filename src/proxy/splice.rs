@@ -1,25 +1,31 @@
 //! Moving bytes between two sockets inside the kernel, splice(2), through pipes that exist only while bytes are in flight.
 
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, SpliceFFlags, splice},
+    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
     unistd::pipe2,
 };
 use tokio::{io::Interest, net::TcpStream};
 
-use super::opaque::{Burst, Failed};
+use super::{
+    opaque::{Burst, Failed},
+    pace::Wake,
+};
 
 /// Octets moved at most by one call: what a pipe holds (pipe(7), 16 pages).
 const PIPE_SIZE: usize = 64 * 1024;
 
-/// Empty pipes kept for the next connection with something to move. An unprivileged user may have 1024 pipes of this size (pipe(7),
-/// /proc/sys/fs/pipe-user-pages-soft); beyond that they shrink, so few are hoarded.
+/// The same for a fast source. An unprivileged user may have 1024 pipes of the ordinary size (pipe(7), /proc/sys/fs/pipe-user-pages-soft) and a
+/// fourth of that of this one; beyond that they shrink, so few are made large, and few are hoarded.
+const LARGE_PIPE_SIZE: usize = 4 * PIPE_SIZE;
+
+/// Empty pipes kept for the next connection with something to move.
 const MAX_POOLED: usize = 32;
 
 static POOL: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
@@ -28,6 +34,7 @@ static POOL: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    size: usize,
 }
 
 impl Pipe {
@@ -36,7 +43,14 @@ impl Pipe {
             return Ok(pipe);
         }
         let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        Ok(Self { read, write })
+        Ok(Self { read, write, size: PIPE_SIZE })
+    }
+
+    /// Where the system's limits forbid it, it stays as it is.
+    pub fn enlarge(&mut self) {
+        if self.size < LARGE_PIPE_SIZE && fcntl(&self.write, FcntlArg::F_SETPIPE_SZ(LARGE_PIPE_SIZE as i32)).is_ok() {
+            self.size = LARGE_PIPE_SIZE;
+        }
     }
 
     /// Only an empty pipe may serve another connection: one that is dropped half-full is closed.
@@ -48,9 +62,12 @@ impl Pipe {
     }
 
     /// Moves bytes until `from` has no more at hand. `Ok(None)`: this pair of sockets cannot be spliced (EINVAL), and nothing was taken.
-    pub async fn burst(self, from: &TcpStream, to: &TcpStream, mut moved: impl FnMut(usize)) -> Result<Option<Burst>, Failed> {
+    pub async fn burst(self, wake: Wake, from: &TcpStream, to: &TcpStream, mut moved: impl FnMut(usize)) -> Result<Option<Burst>, Failed> {
+        // tokio asks the kernel only once that has told it of bytes, and it may not have.
+        let mut untold = wake == Wake::Due;
         loop {
-            match from.try_io(Interest::READABLE, || step(from, &self.write, PIPE_SIZE)) {
+            let take = || step(from, &self.write, self.size);
+            match if mem::take(&mut untold) { take() } else { from.try_io(Interest::READABLE, take) } {
                 Ok(0) => {
                     self.put();
                     return Ok(Some(Burst::Ended));
@@ -100,7 +117,7 @@ mod tests {
         let mut total = 0;
         while total < length {
             from.readable().await.unwrap();
-            let burst = Pipe::take().unwrap().burst(from, to, |n| total += n).await;
+            let burst = Pipe::take().unwrap().burst(Wake::Readable, from, to, |n| total += n).await;
             match burst {
                 Ok(Some(Burst::Moved)) => {}
                 Ok(Some(Burst::Ended)) => return (total, true),
@@ -137,7 +154,7 @@ mod tests {
         let mut failed = false;
         while !failed {
             from.readable().await.unwrap();
-            failed = Pipe::take().unwrap().burst(&from, &to, |_| {}).await.is_err();
+            failed = Pipe::take().unwrap().burst(Wake::Readable, &from, &to, |_| {}).await.is_err();
             source.write_all(b"more").await.unwrap();
         }
         let ((mut other, from), (to, mut sink)) = (pair().await, pair().await);

@@ -1,7 +1,7 @@
 //! HTTP on one verified connection: opening it, sending one request, giving back its response.
 
 use super::{
-    Body, BoxError, Protocol, TrailerBody, TrailerStream, Trailers, adapt, empty, expect, farewell::Child, last_words::LastWords,
+    Body, BoxError, InsertStream, Inserts, Protocol, TrailerBody, adapt, empty, expect, farewell::Child, last_words::LastWords,
     outbound::Outbound, pool::Entry, whole::Whole,
 };
 use crate::host::Target;
@@ -69,7 +69,7 @@ type Driver = Mutex<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
 /// task, and the child gets head and first octets of the body in one write.
 pub struct Http1 {
     sender: http1::SendRequest<TrailerBody<Body>>,
-    trailers: Trailers,
+    inserts: Inserts,
     child: Child,
     /// Whether it has had a response.
     used: bool,
@@ -134,17 +134,11 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
     let stream = LastWords::new(stream);
     match protocol {
         Protocol::Http1 => {
-            let child = stream.child();
-            let stream = TrailerStream::new(stream);
-            let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
+            let (child, inserts) = (stream.child(), Inserts::default());
+            let io = TokioIo::new(InsertStream::new(stream, inserts.clone()));
             let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
-            Ok(Opened::Http1(Http1 {
-                sender,
-                trailers,
-                child,
-                used: false,
-                driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))),
-            }))
+            let driver: Driver = Mutex::new(Box::pin(connection.with_upgrades()));
+            Ok(Opened::Http1(Http1 { sender, inserts, child, used: false, driver: Some(driver) }))
         }
         Protocol::H2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -272,7 +266,7 @@ impl Http1 {
             }
             false => request.map(|body| Sending { body, _until_sent: sending }.boxed()),
         };
-        let mut response = pin!(self.sender.try_send_request(request.map(|body| self.trailers.of(body))));
+        let mut response = pin!(self.sender.try_send_request(request.map(|body| self.inserts.trailers_of(body))));
         let response = poll_fn(|cx| {
             self.has_ended(cx);
             response.as_mut().poll(cx)

@@ -1,8 +1,8 @@
 //! `Expect: 100-continue` (RFC 9110 §10.1.1): a body is sent once the server asks for it. So the child is asked for it then, and not at all where
 //! the server answers at once.
 //!
-//! It is the only interim answer that the child sees, and only in HTTP/1.1: hyper's server can send no other (`103 Early Hints`, `102 Processing`),
-//! and none in HTTP/2. RFC 9110 §15.2 lets a client do without any of them.
+//! Other interim answers (`103 Early Hints`, `102 Processing`) are told to whoever listens. All of that is HTTP/1.1: hyper's HTTP/2 neither tells of
+//! any nor sends any, though the h2 crate below it could.
 
 use std::{
     future::Future,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
@@ -57,22 +57,32 @@ impl Expectation {
     }
 }
 
+fn expects(request: &Request<Body>) -> bool {
+    request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Listens to the interim answers to this request, in the task that waits for the final one. Not to `100 Continue`, which a body waits for.
+pub fn on_interim(request: &mut Request<Body>, tell: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) {
+    let asked = expects(request).then(|| request.extensions_mut().get_or_insert_default::<Expectation>().clone());
+    hyper::ext::on_informational(request, move |interim| match (interim.status(), &asked) {
+        (StatusCode::CONTINUE, asked) => asked.iter().for_each(Expectation::meet),
+        (status, _) => tell(status, interim.headers()),
+    });
+}
+
 /// Makes the body wait if the request says so.
-pub fn hold(request: Request<Body>) -> (Request<Body>, Option<Expectation>) {
-    let expects = request.headers().get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if !expects || request.body().is_end_stream() {
+pub fn hold(mut request: Request<Body>) -> (Request<Body>, Option<Expectation>) {
+    if !expects(&request) || request.body().is_end_stream() {
         return (request, None);
     }
-    let expectation = Expectation::default();
-    let (met, asked) = (expectation.met.clone(), expectation.clone());
-    let mut request = request.map(|body| {
+    if request.extensions().get::<Expectation>().is_none() {
+        on_interim(&mut request, |_, _| {});
+    }
+    let expectation = request.extensions_mut().get_or_insert_default::<Expectation>().clone();
+    let met = expectation.met.clone();
+    let request = request.map(|body| {
         let patience = async move { drop(tokio::time::timeout(PATIENCE, met.notified()).await) };
         Held { body, until: Some(Box::pin(patience)), expectation: expectation.clone() }.boxed()
-    });
-    hyper::ext::on_informational(&mut request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            asked.meet();
-        }
     });
     (request, Some(expectation))
 }

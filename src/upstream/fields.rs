@@ -11,6 +11,14 @@ pub const OF_CONNECTION: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// As HTTP/1.1 has them (RFC 9112 §5), with the empty line after them.
+pub fn write(headers: &HeaderMap, to: &mut Vec<u8>) {
+    for (name, value) in headers {
+        to.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    to.extend(b"\r\n");
+}
+
 /// Takes fields out and leaves the rest in order, which `HeaderMap::remove` does not.
 pub fn retain(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     if headers.keys().all(&keep) {

@@ -8,6 +8,7 @@ mod expect;
 mod farewell;
 pub mod fields;
 mod forbidden;
+mod insert;
 mod last_words;
 mod no_proxy;
 mod outbound;
@@ -17,16 +18,16 @@ mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod trailers;
 mod whole;
 
 pub use self::{
     connection::ResponseBody,
+    expect::on_interim,
     farewell::Farewell,
+    insert::{InsertStream, Inserts, TrailerBody},
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
-    trailers::{TrailerBody, TrailerStream, Trailers},
     whole::Whole,
 };
 pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};
@@ -46,8 +47,10 @@ use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::{
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
@@ -152,8 +155,17 @@ impl Upstream {
             }
         }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(outbound)).await.map_err(failed)?;
-        tokio::spawn(connection.with_upgrades());
-        let response = sender.send_request(request).await.map_err(failed)?;
+        let mut connection = Some(Box::pin(connection.with_upgrades()));
+        let mut response = pin!(sender.send_request(request));
+        // As on pooled connections, interim answers wake whoever waits for the response.
+        let response = poll_fn(|cx| {
+            if connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+                connection = None;
+            }
+            response.as_mut().poll(cx)
+        });
+        let response = response.await.map_err(failed)?;
+        connection.map(tokio::spawn);
         if let Some(proxy) = proxy {
             proxy.check(&response)?;
         }

@@ -170,6 +170,16 @@ fn answer(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>, events: &Even
     .unwrap()
 }
 
+/// Up to the empty line, octet by octet. `None`: the stream ended before.
+#[allow(dead_code, reason = "not every suite has raw streams")]
+pub async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }

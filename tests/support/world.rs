@@ -48,6 +48,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("Client.java", include_str!("../data/clients/Client.java")),
     ("with_aiohttp.py", include_str!("../data/clients/with_aiohttp.py")),
     ("https.mjs", include_str!("../data/clients/https.mjs")),
+    ("information.mjs", include_str!("../data/clients/information.mjs")),
     ("client.rb", include_str!("../data/clients/client.rb")),
     ("curl.php", include_str!("../data/clients/curl.php")),
     ("stream.php", include_str!("../data/clients/stream.php")),

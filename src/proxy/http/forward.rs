@@ -7,7 +7,9 @@ use http::{Request, Response, StatusCode, Version, header, request::Parts};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, unread, upgrade};
+use super::{
+    authority, exchange::Exchange, hop, interim, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, unread, upgrade,
+};
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
@@ -22,7 +24,10 @@ use crate::{
 /// again (RFC 9113 §8.7).
 pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
     let exchange = begin(&session, &request);
-    match attempt(&session, &exchange, request).await {
+    let attempted = attempt(&session, &exchange, request).await;
+    // hyper writes the answer as soon as it has it.
+    session.inserts.interim_taken().await;
+    match attempted {
         Ok(response) => {
             exchange.answered(response.status());
             Ok(response)
@@ -82,7 +87,8 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Version::HTTP_2 => exchange.request_body(unread::Unread(Some(body))),
         _ => exchange.request_body(body),
     };
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
+    interim::pass_on(&mut request, &session.inserts, needles.clone(), exchange.hits());
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
             guard.verdict(Verdict::Failed, "credential-unusable");

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     proxy::{Context, tls::Opened},
     route::HostRoutes,
-    upstream::{Body, BoxError, Destination, Farewell, Protocol, TrailerBody, TrailerStream, Trailers, UpstreamError},
+    upstream::{Body, BoxError, Destination, Farewell, InsertStream, Inserts, Protocol, TrailerBody, UpstreamError},
 };
 
 /// Octets of a request head, for HTTP/2 as RFC 9113 §6.5.2 counts them: fields of 64 KiB, which some APIs take, with room for the rest.
@@ -72,6 +72,8 @@ pub struct Session {
     pub ending: Ending,
     /// Said by a child that speaks HTTP/1.1 and has nothing more to say.
     pub farewell: Farewell,
+    /// What goes to the child besides what hyper writes, in HTTP/1.1.
+    pub inserts: Inserts,
 }
 
 /// How an opened connection ended.
@@ -91,17 +93,11 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
         Ok(Err(error)) if error.kind() != io::ErrorKind::InvalidData => return Ended::Unused,
         Ok(Ok([]) | Err(_)) | Err(_) => return Ended::Served,
     }
-    let (ending, farewell) = (Ending::default(), Farewell::default());
-    let session = Arc::new(Session {
-        destination,
-        rules,
-        context,
-        protocol,
-        failure: Mutex::new(failure),
-        ending: ending.clone(),
-        farewell: farewell.clone(),
-    });
-    let downstream = Downstream::new(stream, ending.clone(), farewell);
+    let (ending, farewell, inserts) = (Ending::default(), Farewell::default(), Inserts::default());
+    let downstream = Downstream::new(stream, ending.clone(), farewell.clone());
+    let failure = Mutex::new(failure);
+    let session =
+        Arc::new(Session { destination, rules, context, protocol, failure, ending: ending.clone(), farewell, inserts: inserts.clone() });
     let watch = downstream.watch();
     // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
     // HTTP/2 stream.
@@ -115,9 +111,8 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     // The connection outlives its last poll, so that its socket closes as it was told.
     match protocol {
         Protocol::Http1 => {
-            let stream = TrailerStream::new(downstream);
-            let trailers = stream.trailers();
-            let service = service_fn(move |request| watched(forward(request), watch.clone(), trailers.clone()));
+            let stream = InsertStream::new(downstream, inserts.clone());
+            let service = service_fn(move |request| watched(forward(request), watch.clone(), inserts.clone()));
             follow(&pin!(http1().serve_connection(TokioIo::new(stream), service).with_upgrades()).await);
         }
         // hyper reads all the time, and knows.
@@ -130,13 +125,13 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
 async fn watched(
     mut forwarding: Pin<Box<impl Future<Output = Result<Response<Body>, BoxError>>>>,
     watch: Watch,
-    trailers: Trailers,
+    inserts: Inserts,
 ) -> Result<Response<TrailerBody<Watched<Body>>>, BoxError> {
     let response = std::future::poll_fn(|context| match watch.poll_left(context) {
         Poll::Ready(left) => Poll::Ready(Err(left.into())),
         Poll::Pending => forwarding.as_mut().poll(context),
     });
-    Ok(response.await?.map(|body| trailers.of(Watched { body, watch })))
+    Ok(response.await?.map(|body| inserts.trailers_of(Watched { body, watch })))
 }
 
 pub fn http1() -> http1::Builder {

@@ -1,15 +1,22 @@
-//! Trailers in HTTP/1.1, which hyper writes only where `Trailer` declares them and, in a response, where the child sent `TE: trailers`. What a
-//! peer sent goes on without either (RFC 9112 §7.1.2).
+//! What hyper does not write in HTTP/1.1, put between the octets that it writes. Both kinds go by a flush: hyper flushes its stream only when it has
+//! written all that it had.
 //!
+//! Trailers, which hyper writes only where `Trailer` declares them and, in a response, where the child sent `TE: trailers`. What a
+//! peer sent goes on without either (RFC 9112 §7.1.2).
 //! The body ends without them, and hyper writes the last chunk; on its way out the trailer section is put into that. It cannot be taken for
 //! other octets: the body ends only after hyper has written all it had, so the last chunk is what hyper writes next. Whatever else comes then breaks
 //! the connection. Where hyper does not write chunks it writes nothing then, and the trailers are dropped.
+//!
+//! Interim answers (RFC 9110 §15.2), of which hyper's server sends `100 Continue` alone. hyper has one request answered at a time, and only once it has
+//! the whole answer to the one before. So what comes meanwhile is written by the next flush, behind all earlier answers, and the final answer is given
+//! to hyper only after that flush.
 
 use super::{BoxError, fields};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, header};
 use http_body::{Body, Frame, SizeHint};
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,17 +42,20 @@ const REFUSED: [HeaderName; 11] = [
     header::TRAILER,
 ];
 
+/// Octets of interim answers that wait to be written, which a child that does not read makes them do. Further ones are dropped: a client can do
+/// without any (RFC 9110 §15.2). As much as a request's head may have.
+const MAX_INTERIM: usize = 128 * 1024;
+
 /// The stream that hyper writes HTTP/1.1 to.
-pub struct TrailerStream<S> {
+pub struct InsertStream<S> {
     stream: S,
-    trailers: Trailers,
-    /// Of an end with trailers.
+    inserts: Inserts,
     unwritten: Bytes,
 }
 
-/// Between a [`TrailerStream`] and the bodies written to it, which are polled by one task.
+/// Between an [`InsertStream`] and what is written to it, which is polled by one task.
 #[derive(Clone, Default)]
-pub struct Trailers(Arc<Mutex<Handover>>);
+pub struct Inserts(Arc<Mutex<Handover>>);
 
 #[derive(Default)]
 struct Handover {
@@ -53,19 +63,34 @@ struct Handover {
     flush: bool,
     /// To be written in place of [`END`], which is next.
     end: Option<Bytes>,
+    /// Interim answers, to be written when hyper has written all that it had.
+    interim: Vec<u8>,
 }
 
 /// A body that hands its trailers to the stream.
 pub struct TrailerBody<B> {
     body: B,
-    trailers: Trailers,
+    inserts: Inserts,
     /// What is to end it, while the stream is flushed.
     end: Option<Bytes>,
 }
 
-impl Trailers {
-    pub fn of<B>(&self, body: B) -> TrailerBody<B> {
-        TrailerBody { body, trailers: self.clone(), end: None }
+impl Inserts {
+    pub fn trailers_of<B>(&self, body: B) -> TrailerBody<B> {
+        TrailerBody { body, inserts: self.clone(), end: None }
+    }
+
+    /// Has an interim answer's head written by the next flush, which follows where the stream's own task calls this.
+    pub fn interim(&self, head: &[u8]) {
+        let waiting = &mut self.lock().interim;
+        if waiting.len() + head.len() <= MAX_INTERIM {
+            waiting.extend_from_slice(head);
+        }
+    }
+
+    /// Until whatever is written from now on comes after the interim answers. [`InsertStream::poll_flush`] wakes.
+    pub async fn interim_taken(&self) {
+        poll_fn(|_| if self.lock().interim.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Handover> {
@@ -77,10 +102,7 @@ impl Trailers {
 fn end(mut trailers: HeaderMap) -> Option<Bytes> {
     fields::retain(&mut trailers, |name| !(REFUSED.contains(name) || fields::OF_CONNECTION.contains(name)));
     let mut end = b"0\r\n".to_vec();
-    for (name, value) in &trailers {
-        end.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    end.extend(b"\r\n");
+    fields::write(&trailers, &mut end);
     (!trailers.is_empty()).then(|| end.into())
 }
 
@@ -110,9 +132,9 @@ where
                 Ok(None) => return Poll::Ready(None),
                 Err(data) => return Poll::Ready(Some(Ok(data))),
             }
-            this.trailers.lock().flush = true;
+            this.inserts.lock().flush = true;
         }
-        let mut handover = this.trailers.lock();
+        let mut handover = this.inserts.lock();
         if handover.flush {
             return Poll::Pending;
         }
@@ -129,18 +151,19 @@ where
     }
 }
 
-impl<S: AsyncWrite + Unpin> TrailerStream<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream, trailers: Trailers::default(), unwritten: Bytes::new() }
+impl<S: AsyncWrite + Unpin> InsertStream<S> {
+    pub fn new(stream: S, inserts: Inserts) -> Self {
+        Self { stream, inserts, unwritten: Bytes::new() }
     }
 
-    pub fn trailers(&self) -> Trailers {
-        self.trailers.clone()
+    /// Once all has been flushed.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 
     /// How many of these octets have been replaced; those are written first of all.
     fn replace(&mut self, octets: &[u8]) -> io::Result<Option<usize>> {
-        let mut handover = self.trailers.lock();
+        let mut handover = self.inserts.lock();
         if handover.end.is_some() && !octets.starts_with(END) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "trailers without a last chunk"));
         }
@@ -161,13 +184,13 @@ impl<S: AsyncWrite + Unpin> TrailerStream<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for TrailerStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for InsertStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TrailerStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for InsertStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_unwritten(context))?;
         match self.replace(octets)? {
@@ -188,14 +211,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrailerStream<S> {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes only when it has written all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_unwritten(context))?;
-        let mut handover = self.trailers.lock();
-        if std::mem::take(&mut handover.flush) {
+        let mut handover = self.inserts.lock();
+        let interim = std::mem::take(&mut handover.interim);
+        if std::mem::take(&mut handover.flush) || !interim.is_empty() {
             context.waker().wake_by_ref();
         }
         drop(handover);
+        self.unwritten = interim.into();
+        ready!(self.poll_unwritten(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -209,7 +234,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrailerStream<S> {
 mod tests {
     use super::*;
     use http::{HeaderValue, Request, Response};
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Empty, Full};
     use hyper::{body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use std::pin::pin;
@@ -228,10 +253,10 @@ mod tests {
     #[tokio::test]
     async fn trailers_stand_in_the_last_chunk() {
         let (ours, theirs) = tokio::io::duplex(1);
-        let stream = TrailerStream::new(ours);
-        let trailers = stream.trailers();
+        let trailers = Inserts::default();
+        let stream = InsertStream::new(ours, trailers.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let body = trailers.of(with_trailers(if request.uri() == "/empty" { "" } else { "0\r\n\r\n" }));
+            let body = trailers.trailers_of(with_trailers(if request.uri() == "/empty" { "" } else { "0\r\n\r\n" }));
             async { Response::builder().header("transfer-encoding", "chunked").body(body) }
         });
         let server =
@@ -252,15 +277,63 @@ mod tests {
         assert_eq!(answers, format!("{head}{full}{end}{head}{end}{head}{full}{end}"));
     }
 
+    const HINTS: [&str; 2] = ["HTTP/1.1 103 Early Hints\r\na: b\r\n\r\n", "HTTP/1.1 110 \r\n\r\n"];
+
+    /// Octet by octet, hyper calls for the second answer with the first not written yet, since nobody reads; then there is room for all.
+    #[tokio::test]
+    async fn interim_answers_stand_between_answers() {
+        for capacity in [1, 4096] {
+            let (ours, theirs) = tokio::io::duplex(capacity);
+            let inserts = Inserts::default();
+            let stream = InsertStream::new(ours, inserts.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let inserts = inserts.clone();
+                async move {
+                    if request.uri() == "/hints" {
+                        HINTS.iter().for_each(|head| inserts.interim(head.as_bytes()));
+                    }
+                    tokio::spawn(request.into_body().collect());
+                    inserts.interim_taken().await;
+                    Response::builder().status(204).body(Empty::<Bytes>::new())
+                }
+            });
+            let mut http = http1::Builder::new();
+            let server = tokio::spawn(http.half_close(true).auto_date_header(false).serve_connection(TokioIo::new(stream), service));
+            let (mut read, mut write) = tokio::io::split(theirs);
+            for path in ["/", "/hints"] {
+                write.write_all(format!("POST {path} HTTP/1.1\r\ncontent-length: 3\r\n\r\nall").as_bytes()).await.unwrap();
+            }
+            let ask = async {
+                write.write_all(b"GET /hints HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n").await.unwrap();
+                write.shutdown().await.unwrap();
+            };
+            let mut answers = String::new();
+            let (_, read) = tokio::join!(ask, read.read_to_string(&mut answers));
+            read.unwrap();
+            server.await.unwrap().unwrap();
+            let (hints, last) = (HINTS.concat(), "HTTP/1.1 204 No Content\r\n\r\n");
+            assert_eq!(answers, format!("{last}{hints}{last}{hints}{last}{last}"));
+        }
+    }
+
+    #[test]
+    fn interim_answers_that_nobody_reads_are_few() {
+        let inserts = Inserts::default();
+        for _ in 0..100 {
+            inserts.interim(&[b'x'; 10_000]);
+        }
+        assert_eq!(inserts.lock().interim.len(), MAX_INTERIM / 10_000 * 10_000);
+    }
+
     #[tokio::test]
     async fn anything_but_a_last_chunk_is_not_written() {
-        let mut stream = TrailerStream::new(Vec::new());
-        let mut body = stream.trailers().of(with_trailers("all"));
+        let mut stream = InsertStream::new(Vec::new(), Inserts::default());
+        let mut body = stream.inserts.trailers_of(with_trailers("all"));
         assert!(body.frame().await.unwrap().unwrap().is_data());
         let mut frame = pin!(body.frame());
-        assert!(std::future::poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await.is_pending());
+        assert!(poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await.is_pending());
         stream.write_all(b"3\r\nall\r\n").await.unwrap();
-        assert!(std::future::poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await.is_pending());
+        assert!(poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await.is_pending());
         stream.flush().await.unwrap();
         assert!(frame.await.is_none());
         for _ in 0..2 {
