@@ -528,6 +528,39 @@ async fn answers_without_a_body_keep_their_fields() {
     }
 }
 
+/// Of two lengths chunked is the right one, and the other goes no further (RFC 9112 §6.3): the child would cut the body there, or take its rest for the
+/// next message. So in requests.
+#[tokio::test]
+async fn a_length_that_does_not_count_goes_no_further() {
+    let ca = Ca::new();
+    let twofold = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{twofold}").leak();
+    let (addr, mut heads) = scripted(&ca, answer.as_bytes()).await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("{NAME}:{}", addr.port());
+    let answered = proxy.raw(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(), "never").await;
+    assert_eq!(answered, "HTTP/1.1 200 OK\r\nconnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n");
+    let response = proxy.client(H2).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    assert!(!response.headers().contains_key("content-length"));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
+
+    while heads.try_recv().is_ok() {}
+    proxy.raw(format!("POST / HTTP/1.1\r\nHost: {host}\r\n{twofold}").as_bytes(), "0\r\n\r\n").await;
+    let head = heads.recv().await.unwrap();
+    assert!(!head.to_ascii_lowercase().contains("content-length"), "{head}");
+}
+
+/// Old servers fold long fields, and put a space before the colon. Both are mended in responses (RFC 9112 §5.1, §5.2).
+#[tokio::test]
+async fn old_forms_of_fields_are_mended() {
+    let ca = Ca::new();
+    let (addr, _heads) = scripted(&ca, b"HTTP/1.1 200 OK\r\nX-Long: one,\r\n\ttwo\r\nX-Wide : three\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let response = proxy.client(H1).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    let fields = ["x-long", "x-wide"].map(|name| response.headers()[name].to_str().unwrap().split_whitespace().collect::<Vec<_>>());
+    assert_eq!(fields, [vec!["one,", "two"], vec!["three"]]);
+}
+
 /// What has no body in HTTP/2 says nothing of its length, unless the child did.
 #[tokio::test]
 async fn no_length_is_made_up() {

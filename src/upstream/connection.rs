@@ -135,7 +135,14 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
         Protocol::Http1 => {
             let stream = TrailerStream::new(stream);
             let (trailers, io) = (stream.trailers(), TokioIo::new(stream));
-            let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
+            let mut builder = http1::Builder::new();
+            builder
+                .preserve_header_case(true)
+                .max_headers(MAX_HEADERS)
+                // To be mended before they are passed on (RFC 9112 §5.1, §5.2).
+                .allow_spaces_after_header_name_in_responses(true)
+                .allow_obsolete_multiline_headers_in_responses(true);
+            let (sender, connection) = builder.handshake(io).await?;
             Ok(Opened::Http1(Http1 { sender, trailers, used: false, driver: Some(Mutex::new(Box::pin(connection.with_upgrades()))) }))
         }
         Protocol::H2 => {
