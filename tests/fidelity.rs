@@ -667,6 +667,56 @@ async fn a_refusal_within_an_upload_arrives() {
     }
 }
 
+/// Where nobody reads the rest of a request, whether the server refused it or we did, no other can follow it on its connection, and the child is told
+/// so (RFC 9112 §9.6). It would send one there, which may be one that cannot be sent again.
+#[tokio::test]
+async fn a_connection_whose_upload_was_left_says_that_it_ends() {
+    let ca = Ca::new();
+    let (addr, _heads) = scripted(&ca, b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("{NAME}:{}", addr.port());
+    for (host, status, length, ends) in [(&*host, 403, 10, true), (&host, 403, 0, false), (NAME, 421, 10, true), (NAME, 421, 0, false)] {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert_eq!(head.to_ascii_lowercase().contains("connection: close\r\n"), ends, "{host} {length}: {head}");
+    }
+}
+
+/// In HTTP/2 the rest of a refused upload is read on for a moment: the reset that says that nobody wants it makes some clients forget the answer.
+#[tokio::test]
+async fn an_answer_is_not_overtaken_by_a_reset() {
+    let ca = Ca::new();
+    let addr = raw_h2(&ca, |mut connection| async move {
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_response(Response::builder().status(413).body(()).unwrap(), true).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    for (port, status) in [(addr.port(), 413), (1, 421)] {
+        let (mut client, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
+        tokio::spawn(connection);
+        let (answer, mut upload) = client.send_request(Request::post(format!("https://{NAME}:{port}/")).body(()).unwrap(), false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status);
+        let mut body = answer.into_body();
+        while let Some(data) = body.data().await {
+            data.unwrap();
+        }
+        // Twice what the proxy lets a client send that it does not read.
+        let mut rest = Bytes::from(vec![0; 2 * 1024 * 1024]);
+        while !rest.is_empty() {
+            upload.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await.unwrap().unwrap();
+            upload.send_data(rest.split_to(room), false).unwrap();
+        }
+        upload.send_data(Bytes::new(), true).unwrap();
+    }
+}
+
 /// A child that sends all it has before it reads, as simple clients do, still finds the refusal.
 #[tokio::test]
 async fn a_refusal_waits_for_a_child_that_reads_last() {

@@ -1,28 +1,23 @@
 //! One request: authority, route, credential, upstream, response. The order is the security of it.
 
-use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version, header, request::Parts};
-use http_body_util::{BodyExt, BodyStream, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{authority, exchange::Exchange, hop, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade};
+use super::{
+    authority, exchange::Exchange, hop, linger::Lingering, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, upgrade,
+};
 use crate::{
     audit::{Blame, Verdict},
     credential::{self, Authorized, Needles, Permit},
     defence::crash_on,
     proxy::{gate, notice},
     route::{Forward, RequestDecision},
-    upstream::{Body, BoxError, Protocol, UpstreamError, Whole},
+    upstream::{Body, BoxError, Protocol, UpstreamError},
 };
-
-/// How much of a refused request is read, in octets and time.
-const MAX_DRAINED: usize = 256 * 1024;
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
 /// its response, so does the child's stream: any answer would be one that no server gave. Where the server did not process it, the child may try
@@ -35,7 +30,10 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Resul
             Ok(response)
         }
         Err(Failure::Refused(refusal)) => {
-            let response = refusal.response();
+            let mut response = refusal.response();
+            if session.protocol == Protocol::Http1 && exchange.is_uploading() {
+                hop::close(response.headers_mut());
+            }
             exchange.answered(refusal.status);
             Ok(response.map(|body| exchange.response_body(body)))
         }
@@ -56,13 +54,6 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Reads what a refused client is still sending. In HTTP/2 the answer is followed by a reset of the stream (RFC 9113 §8.1) where the request has
-/// not ended, and curl forgets the answer over it.
-async fn drain(body: Incoming) {
-    let read = Limited::new(body, MAX_DRAINED).collect();
-    drop(tokio::time::timeout(DRAIN_LIMIT, read).await);
-}
-
 fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     let protocol = match session.protocol {
         Protocol::Http1 => "http/1.1",
@@ -71,18 +62,15 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     let destination = &session.destination;
     let mut guard = session.context.audit.begin(protocol, destination.target.clone(), destination.addr.map(|addr| addr.ip()));
     guard.request(request.method().as_str(), request.uri().path());
-    Exchange::new(guard)
+    Exchange::new(guard, request.body())
 }
 
 async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
-    if let Err(refusal) = check_authority(session, exchange, &parts).and_then(|()| check_policy(session, exchange, &parts)) {
-        if parts.version == Version::HTTP_2 && child.is_none() && !parts.headers.contains_key(header::EXPECT) {
-            drain(body).await;
-        }
-        return Err(refusal.into());
-    }
+    let body = Lingering::new(body, parts.version);
+    check_authority(session, exchange, &parts)?;
+    check_policy(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
     crash_on(parts.uri.path().as_bytes());
     let (needles, provider) = match &permit {
@@ -90,7 +78,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
         Permit::Unchanged(_) => (None, None),
     };
     hop::strip(&mut parts.headers, child.is_some());
-    let body = exchange.request_body(Whole::new(body, parts.version));
+    let body = exchange.request_body(body);
     let request = Request::from_parts(parts, body);
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
@@ -232,7 +220,12 @@ pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<On
         // It has to say to what (RFC 9110 §15.5.22).
         Protocol::Http1 => {
             let names_protocol = switched || response.status() == StatusCode::UPGRADE_REQUIRED;
+            // Nobody reads the rest of such a request, so that the child's connection can take no other.
+            let closes = exchange.is_uploading() && hop::closes(&response);
             hop::strip(response.headers_mut(), names_protocol);
+            if closes {
+                hop::close(response.headers_mut());
+            }
         }
         Protocol::H2 => {
             hop::strip(response.headers_mut(), false);

@@ -1,7 +1,7 @@
 //! Fields that concern one connection only and end there (RFC 9110 §7.6.1).
 
 use crate::upstream::fields::{OF_CONNECTION, retain};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 
 /// Belongs to the `Upgrade: h2c` of RFC 7540 §3.2, which RFC 9113 withdrew.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -25,6 +25,16 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
         header::CONNECTION | header::UPGRADE => upgrade,
         _ => !(OF_CONNECTION.contains(name) || listed.contains(name) || *name == HTTP2_SETTINGS),
     });
+}
+
+/// Whether the connection ends with this message (RFC 9112 §9.3); of HTTP/1.0 that is taken for granted.
+pub fn closes<B>(response: &Response<B>) -> bool {
+    response.version() == Version::HTTP_10 || tokens(response.headers(), header::CONNECTION).any(|name| name.eq_ignore_ascii_case("close"))
+}
+
+/// Says that the connection ends with this message.
+pub fn close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Whether this message asks for, or grants, an upgrade to one other protocol (RFC 9110 §7.8). Not to h2c, whose requests would pass unseen.

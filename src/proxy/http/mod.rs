@@ -5,6 +5,7 @@ mod downstream;
 mod exchange;
 mod forward;
 pub(crate) mod hop;
+mod linger;
 mod respond;
 pub(crate) mod scrub;
 mod serve;
