@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
-use support::{Ca, NAME, Origin, Proxy, Setup, empty, tls_server};
+use support::{Ca, Client, NAME, Origin, Proxy, Setup, empty, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -449,8 +449,8 @@ async fn a_goaway_ends_no_stream() {
 async fn what_a_goaway_leaves_out_is_sent_again() {
     const HEADERS: u8 = 1;
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    /// `:status: 200` on stream 1, which ends with it.
-    const ANSWER: [u8; 10] = [0, 0, 1, HEADERS, 5, 0, 0, 0, 1, 0x88];
+    /// `:status: 200` on stream 1. Its body never ends, so that the connection outlives its GOAWAY and does not show by its end that it is of no more use.
+    const ANSWER: [u8; 10] = [0, 0, 1, HEADERS, 4, 0, 0, 0, 1, 0x88];
     const GOAWAY_AFTER_THE_FIRST: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
     let ca = Ca::new();
     for body in ["", "cannot be had twice"] {
@@ -492,6 +492,44 @@ async fn what_a_goaway_leaves_out_is_sent_again() {
             Ok(response) => assert_eq!((response.status().as_u16(), connections.load(SeqCst), body), (200, 2, "")),
             Err(error) => assert_eq!((reason(&error), body), (Some(h2::Reason::REFUSED_STREAM), "cannot be had twice"), "{error:?}"),
         }
+    }
+}
+
+/// What a server refuses because of its limit can often not be sent again: a further connection starts with the limit of the one that there is, not
+/// with what clients take for granted until they are told (RFC 9113 §6.5.2).
+#[tokio::test]
+async fn a_servers_limit_is_known_to_its_next_connection() {
+    const REQUESTS: usize = 5;
+    static WAITING: std::sync::Mutex<Vec<h2::server::SendResponse<Bytes>>> = std::sync::Mutex::new(Vec::new());
+    let ca = Ca::new();
+    let answer = |respond: &mut h2::server::SendResponse<Bytes>| drop(respond.send_response(Response::new(()), true).unwrap());
+    let addr = tls_server(ca.acceptor(NAME, H2), move |stream| async move {
+        let mut connection = h2::server::Builder::new().max_concurrent_streams(1).handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            if request.method() == "GET" {
+                answer(&mut respond);
+                continue;
+            }
+            // Nothing is answered before all have come.
+            let mut waiting = WAITING.lock().unwrap();
+            waiting.push(respond);
+            if waiting.len() == REQUESTS {
+                waiting.drain(..).for_each(|mut respond| answer(&mut respond));
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.client(H2).await;
+    client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    let Client::H2(sender) = client else { panic!("HTTP/2 was offered") };
+    let mut sent = tokio::task::JoinSet::new();
+    for _ in 0..REQUESTS {
+        let mut client = Client::H2(sender.clone());
+        sent.spawn(async move { client.send(addr.port(), Request::post("/").body(support::text("once")).unwrap()).await });
+    }
+    while let Some(answer) = sent.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
     }
 }
 
