@@ -21,9 +21,8 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    task::Poll,
 };
-use support::{Ca, NAME, Origin, Proxy, Setup, empty, read_head, tls_server};
+use support::{Ca, Client, NAME, Origin, Proxy, Setup, empty, read_head, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -500,8 +499,8 @@ async fn a_goaway_ends_no_stream() {
 async fn what_a_goaway_leaves_out_is_sent_again() {
     const HEADERS: u8 = 1;
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    /// `:status: 200` on stream 1, which ends with it.
-    const ANSWER: [u8; 10] = [0, 0, 1, HEADERS, 5, 0, 0, 0, 1, 0x88];
+    /// `:status: 200` on stream 1. Its body never ends, so that the connection outlives its GOAWAY and does not show by its end that it is of no more use.
+    const ANSWER: [u8; 10] = [0, 0, 1, HEADERS, 4, 0, 0, 0, 1, 0x88];
     const GOAWAY_AFTER_THE_FIRST: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
     let ca = Ca::new();
     for body in ["", "cannot be had twice"] {
@@ -546,6 +545,44 @@ async fn what_a_goaway_leaves_out_is_sent_again() {
     }
 }
 
+/// What a server refuses because of its limit can often not be sent again: a further connection starts with the limit of the one that there is, not
+/// with what clients take for granted until they are told (RFC 9113 §6.5.2).
+#[tokio::test]
+async fn a_servers_limit_is_known_to_its_next_connection() {
+    const REQUESTS: usize = 5;
+    static WAITING: std::sync::Mutex<Vec<h2::server::SendResponse<Bytes>>> = std::sync::Mutex::new(Vec::new());
+    let ca = Ca::new();
+    let answer = |respond: &mut h2::server::SendResponse<Bytes>| drop(respond.send_response(Response::new(()), true).unwrap());
+    let addr = tls_server(ca.acceptor(NAME, H2), move |stream| async move {
+        let mut connection = h2::server::Builder::new().max_concurrent_streams(1).handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            if request.method() == "GET" {
+                answer(&mut respond);
+                continue;
+            }
+            // Nothing is answered before all have come.
+            let mut waiting = WAITING.lock().unwrap();
+            waiting.push(respond);
+            if waiting.len() == REQUESTS {
+                waiting.drain(..).for_each(|mut respond| answer(&mut respond));
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.client(H2).await;
+    client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    let Client::H2(sender) = client else { panic!("HTTP/2 was offered") };
+    let mut sent = tokio::task::JoinSet::new();
+    for _ in 0..REQUESTS {
+        let mut client = Client::H2(sender.clone());
+        sent.spawn(async move { client.send(addr.port(), Request::post("/").body(support::text("once")).unwrap()).await });
+    }
+    while let Some(answer) = sent.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+}
+
 /// A connection that had no request before was no idle one: what fails on it fails as it would without us.
 #[tokio::test]
 async fn nothing_is_sent_twice_to_a_server_that_hangs_up() {
@@ -577,6 +614,39 @@ async fn answers_without_a_body_keep_their_fields() {
         let answered = proxy.raw(format!("{request}{last}").as_bytes(), "never").await;
         assert!(answered.as_bytes().starts_with(answer) && answered.matches("HTTP/1.1").count() == 2, "{answered}");
     }
+}
+
+/// Of two lengths chunked is the right one, and the other goes no further (RFC 9112 §6.3): the child would cut the body there, or take its rest for the
+/// next message. So in requests.
+#[tokio::test]
+async fn a_length_that_does_not_count_goes_no_further() {
+    let ca = Ca::new();
+    let twofold = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{twofold}").leak();
+    let (addr, mut heads) = scripted(&ca, answer.as_bytes()).await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("{NAME}:{}", addr.port());
+    let answered = proxy.raw(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(), "never").await;
+    assert_eq!(answered, "HTTP/1.1 200 OK\r\nconnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n");
+    let response = proxy.client(H2).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    assert!(!response.headers().contains_key("content-length"));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
+
+    while heads.try_recv().is_ok() {}
+    proxy.raw(format!("POST / HTTP/1.1\r\nHost: {host}\r\n{twofold}").as_bytes(), "0\r\n\r\n").await;
+    let head = heads.recv().await.unwrap();
+    assert!(!head.to_ascii_lowercase().contains("content-length"), "{head}");
+}
+
+/// Old servers fold long fields, and put a space before the colon. Both are mended in responses (RFC 9112 §5.1, §5.2).
+#[tokio::test]
+async fn old_forms_of_fields_are_mended() {
+    let ca = Ca::new();
+    let (addr, _heads) = scripted(&ca, b"HTTP/1.1 200 OK\r\nX-Long: one,\r\n\ttwo\r\nX-Wide : three\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let response = proxy.client(H1).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+    let fields = ["x-long", "x-wide"].map(|name| response.headers()[name].to_str().unwrap().split_whitespace().collect::<Vec<_>>());
+    assert_eq!(fields, [vec!["one,", "two"], vec!["three"]]);
 }
 
 /// What has no body in HTTP/2 says nothing of its length, unless the child did.
@@ -685,34 +755,54 @@ async fn a_refusal_within_an_upload_arrives() {
     }
 }
 
-/// Nor is the child's stream reset as soon as it has been answered, as the server's is: clients that are still sending, curl among them, would forget
-/// the answer over it.
+/// Where nobody reads the rest of a request, whether the server refused it or we did, no other can follow it on its connection, and the child is told
+/// so (RFC 9112 §9.6). It would send one there, which may be one that cannot be sent again.
 #[tokio::test]
-async fn a_child_is_let_finish_after_a_refusal() {
+async fn a_connection_whose_upload_was_left_says_that_it_ends() {
+    let ca = Ca::new();
+    let (addr, _heads) = scripted(&ca, b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let host = format!("{NAME}:{}", addr.port());
+    for (host, status, length, ends) in [(&*host, 403, 10, true), (&host, 403, 0, false), (NAME, 421, 10, true), (NAME, 421, 0, false)] {
+        let mut stream = proxy.tls(NAME, H1).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert_eq!(head.to_ascii_lowercase().contains("connection: close\r\n"), ends, "{host} {length}: {head}");
+    }
+}
+
+/// In HTTP/2 the rest of a refused upload is read on for a moment: the reset that says that nobody wants it makes some clients forget the answer.
+#[tokio::test]
+async fn an_answer_is_not_overtaken_by_a_reset() {
     let ca = Ca::new();
     let addr = raw_h2(&ca, |mut connection| async move {
-        while let Some(Ok((request, mut respond))) = connection.accept().await {
-            request.into_body().data().await.unwrap().unwrap();
-            // Nobody reads the rest, so h2 resets the stream behind the answer.
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
             respond.send_response(Response::builder().status(413).body(()).unwrap(), true).unwrap();
         }
     })
     .await;
     let proxy = Proxy::before(addr, &ca).await;
-    let (mut sender, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
-    tokio::spawn(connection);
-    let mut uploads = Vec::new();
-    // By the second answer the reset of the first stream would have come.
-    for _ in 0..2 {
-        let request = Request::put(format!("https://{NAME}:{}/", addr.port())).body(()).unwrap();
-        let (response, mut upload) = sender.send_request(request, false).unwrap();
-        upload.send_data(Bytes::from_static(b"first"), false).unwrap();
-        assert_eq!(response.await.unwrap().status(), 413);
-        uploads.push(upload);
+    for (port, status) in [(addr.port(), 413), (1, 421)] {
+        let (mut client, connection) = h2::client::handshake(proxy.tls(NAME, H2).await.unwrap()).await.unwrap();
+        tokio::spawn(connection);
+        let (answer, mut upload) = client.send_request(Request::post(format!("https://{NAME}:{port}/")).body(()).unwrap(), false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), status);
+        let mut body = answer.into_body();
+        while let Some(data) = body.data().await {
+            data.unwrap();
+        }
+        // Twice what the proxy lets a client send that it does not read.
+        let mut rest = Bytes::from(vec![0; 2 * 1024 * 1024]);
+        while !rest.is_empty() {
+            upload.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await.unwrap().unwrap();
+            upload.send_data(rest.split_to(room), false).unwrap();
+        }
+        upload.send_data(Bytes::new(), true).unwrap();
     }
-    let reset = std::future::poll_fn(|cx| Poll::Ready(uploads[0].poll_reset(cx))).await;
-    assert!(reset.is_pending(), "{reset:?}");
-    uploads[0].send_data(Bytes::from_static(b"last"), true).unwrap();
 }
 
 /// A child that sends all it has before it reads, as simple clients do, still finds the refusal.

@@ -5,6 +5,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -78,11 +79,18 @@ async fn answer(request: Request<Incoming>, client: Client, context: Arc<Context
     if let Some(target) = page_asked(&request) {
         return page(&request, &target, client, &context).await.unwrap_or_else(|refusal| refusal.response());
     }
+    let uploads = !request.body().is_end_stream();
     let answered = match *request.method() {
         Method::CONNECT => connect(request, client, context),
         _ => forward(request, &context, inserts).await,
     };
-    answered.unwrap_or_else(|refusal| refusal.response())
+    answered.unwrap_or_else(|refusal| {
+        let mut response = refusal.response();
+        if uploads {
+            hop::close(response.headers_mut());
+        }
+        response
+    })
 }
 
 /// Where the request goes, if it is to the page's host: by its target, or by Host where it is asked as an origin is.
@@ -168,7 +176,7 @@ async fn forward(mut request: Request<Incoming>, context: &Context, inserts: &In
         return Err(forbidden(context, &target, &mut guard, reason));
     }
     guard.verdict(Verdict::Forwarded, "plain HTTP is never injected");
-    let exchange = Exchange::new(guard);
+    let exchange = Exchange::new(guard, request.body());
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();

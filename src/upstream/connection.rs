@@ -24,10 +24,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
 /// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
@@ -81,21 +78,22 @@ pub struct Http1 {
 #[derive(Clone)]
 pub struct H2 {
     sender: http2::SendRequest<Body>,
-    load: Arc<Load>,
-    /// To its task: whether the server has announced extended CONNECT (RFC 8441 §3).
-    questions: mpsc::UnboundedSender<oneshot::Sender<bool>>,
+    /// Driven by a task of its own; `None` once it has ended. It knows the server's settings.
+    connection: Arc<Mutex<Option<H2Connection>>>,
+    streams: Arc<AtomicUsize>,
+    limit: Arc<Limit>,
 }
 
-#[derive(Debug, Default)]
-struct Load {
-    streams: AtomicUsize,
-    /// How many the server (RFC 9113 §5.1.2) and we allow at once.
-    limit: AtomicUsize,
-}
+/// How many streams a server has allowed at last. Its next connection is taken to allow as many until it has said: what is beyond would be refused, and
+/// cannot be sent again if it has a body.
+#[derive(Debug)]
+pub struct Limit(AtomicUsize);
+
+type H2Connection = http2::Connection<TokioIo<LastWords<TlsStream<Outbound>>>, Body, TokioExecutor>;
 
 /// One stream's place among those the server allows; free again when dropped.
 #[derive(Debug)]
-pub struct Stream(Arc<Load>);
+pub struct Stream(Arc<AtomicUsize>);
 
 /// Why a request has no response.
 pub enum Failure {
@@ -130,13 +128,20 @@ struct Sending {
 }
 
 /// Starts HTTP on a TLS connection.
-pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Result<Opened> {
+pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol, limit: Arc<Limit>) -> hyper::Result<Opened> {
     let stream = LastWords::new(stream);
     match protocol {
         Protocol::Http1 => {
             let (child, inserts) = (stream.child(), Inserts::default());
             let io = TokioIo::new(InsertStream::new(stream, inserts.clone()));
-            let (sender, connection) = http1::Builder::new().preserve_header_case(true).max_headers(MAX_HEADERS).handshake(io).await?;
+            let mut builder = http1::Builder::new();
+            builder
+                .preserve_header_case(true)
+                .max_headers(MAX_HEADERS)
+                // To be mended before they are passed on (RFC 9112 §5.1, §5.2).
+                .allow_spaces_after_header_name_in_responses(true)
+                .allow_obsolete_multiline_headers_in_responses(true);
+            let (sender, connection) = builder.handshake(io).await?;
             let driver: Driver = Mutex::new(Box::pin(connection.with_upgrades()));
             Ok(Opened::Http1(Http1 { sender, inserts, child, used: false, driver: Some(driver) }))
         }
@@ -145,29 +150,27 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol) -> hyper::Res
             builder
                 .timer(TokioTimer::new())
                 .max_header_list_size(MAX_HEADER_LIST)
+                .initial_max_send_streams(limit.last())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW);
             let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-            let limit = connection.current_max_send_streams().min(MAX_STREAMS);
-            let load = Arc::new(Load { limit: AtomicUsize::new(limit), ..Load::default() });
-            let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<bool>>();
-            let seen = load.clone();
-            tokio::spawn(async move {
-                let mut connection = pin!(connection);
-                loop {
-                    let driven = poll_fn(|cx| {
-                        seen.limit.store(connection.current_max_send_streams().min(MAX_STREAMS), Ordering::Relaxed);
-                        connection.as_mut().poll(cx)
-                    });
-                    tokio::select! {
-                        end = driven => return log_end(end),
-                        Some(answer) = asked.recv() => drop(answer.send(connection.is_extended_connect_protocol_enabled())),
-                    }
-                }
-            });
-            Ok(Opened::H2(H2 { sender, load, questions }))
+            let connection = Arc::new(Mutex::new(Some(connection)));
+            tokio::spawn(drive(connection.clone()));
+            Ok(Opened::H2(H2 { sender, connection, streams: Arc::default(), limit }))
         }
     }
+}
+
+async fn drive(connection: Arc<Mutex<Option<H2Connection>>>) {
+    let end = poll_fn(|cx| {
+        let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = connection.as_mut().map_or(Poll::Ready(Ok(())), |driven| Pin::new(driven).poll(cx));
+        if end.is_ready() {
+            *connection = None;
+        }
+        end
+    });
+    log_end(end.await);
 }
 
 fn log_end(end: hyper::Result<()>) {
@@ -176,19 +179,43 @@ fn log_end(end: hyper::Result<()>) {
     }
 }
 
+impl Limit {
+    fn last(&self) -> usize {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(AtomicUsize::new(MAX_STREAMS))
+    }
+}
+
 impl H2 {
     /// A place for one more request, unless the server's limit is reached.
     pub fn lease(&self) -> Option<Connection> {
-        let limit = self.load.limit.load(Ordering::Relaxed);
+        let limit = self.limit();
         let free = |streams: usize| (streams < limit).then_some(streams + 1);
-        self.load.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
-        Some(Connection::H2(self.sender.clone(), Stream(self.load.clone())))
+        self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
+        Some(Connection::H2(self.sender.clone(), Stream(self.streams.clone())))
     }
 
     /// A place whatever the limit: hyper sends the request once the server allows it.
     pub fn enter(&self) -> Connection {
-        self.load.streams.fetch_add(1, Ordering::Relaxed);
-        Connection::H2(self.sender.clone(), Stream(self.load.clone()))
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        Connection::H2(self.sender.clone(), Stream(self.streams.clone()))
+    }
+
+    /// How many streams the server (RFC 9113 §5.1.2) and we allow at once.
+    fn limit(&self) -> usize {
+        let Some(limit) = self.ask(H2Connection::current_max_send_streams) else { return 0 };
+        self.limit.0.store(limit.min(MAX_STREAMS), Ordering::Relaxed);
+        limit.min(MAX_STREAMS)
+    }
+
+    /// `None` once the connection has ended.
+    fn ask<T>(&self, question: impl FnOnce(&H2Connection) -> T) -> Option<T> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(question)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -196,16 +223,15 @@ impl H2 {
     }
 
     /// Whether the server has said so far that it takes extended CONNECT (RFC 8441 §3).
-    pub async fn takes_connect(&self) -> bool {
-        let (ask, answer) = oneshot::channel();
-        self.questions.send(ask).is_ok() && answer.await.unwrap_or(false)
+    pub fn takes_connect(&self) -> bool {
+        self.ask(H2Connection::is_extended_connect_protocol_enabled).unwrap_or(false)
     }
 
     /// On a new connection: a place once the server has said that it takes extended CONNECT, or `None` if it does not in time. hyper does not tell
     /// when the server's settings have come.
     pub async fn enter_for_connect(&self) -> Option<Connection> {
         for _ in 0..SETTINGS_LIMIT.div_duration_f32(SETTINGS_LOOK) as usize {
-            if self.takes_connect().await {
+            if self.takes_connect() {
                 return Some(self.enter());
             }
             tokio::time::sleep(SETTINGS_LOOK).await;
@@ -214,13 +240,13 @@ impl H2 {
     }
 
     pub fn is_unused(&self) -> bool {
-        self.load.streams.load(Ordering::Relaxed) == 0
+        self.streams.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

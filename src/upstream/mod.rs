@@ -229,7 +229,7 @@ impl Upstream {
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let target = &destination.target;
         for shared in entry.shared() {
-            if shared.takes_connect().await
+            if shared.takes_connect()
                 && let Some(connection) = shared.lease()
             {
                 return connection.send(request, target, entry).await.map_err(|failure| failure.into_error(target));
@@ -315,7 +315,7 @@ impl Upstream {
 
     async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
         // On the heap, since it is many times larger than what a request over a pooled connection needs.
-        match Box::pin(self.handshakes(destination, h2)).await {
+        match Box::pin(self.handshakes(destination, h2, entry)).await {
             Ok((opened, protocol)) => {
                 if h2 {
                     entry.learn(protocol);
@@ -330,12 +330,12 @@ impl Upstream {
     }
 
     /// TCP, TLS, HTTP.
-    async fn handshakes(&self, destination: &Destination, h2: bool) -> Result<(Opened, Protocol), UpstreamError> {
+    async fn handshakes(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<(Opened, Protocol), UpstreamError> {
         let target = &destination.target;
         let (tcp, _) = tokio::try_join!(self.dialer.connect(target, destination.addr), self.tls.ready())?;
         let offer = if h2 { Offer::Any } else { Offer::Http1 };
         let (stream, protocol) = self.tls.connect(tcp, target, offer).await?;
-        let opened = connection::open(stream, protocol).await.map_err(|error| http_error(target, error))?;
+        let opened = connection::open(stream, protocol, entry.limit.clone()).await.map_err(|error| http_error(target, error))?;
         Ok((opened, protocol))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Destination, Protocol,
-    connection::{Connection, H2, Http1},
+    connection::{Connection, H2, Http1, Limit},
 };
 use std::{
     collections::HashMap,
@@ -29,6 +29,7 @@ pub struct Pool {
 pub struct Entry {
     /// Held while connecting, so that requests that could share a connection wait for it instead of opening one each.
     pub connecting: tokio::sync::Mutex<()>,
+    pub limit: Arc<Limit>,
     state: Mutex<State>,
 }
 

@@ -26,13 +26,16 @@ pub struct Exchange {
     sent: AtomicU64,
     received: AtomicU64,
     answered: AtomicBool,
+    uploading: AtomicBool,
     hits: Hits,
 }
 
 impl Exchange {
-    pub fn new(guard: Guard) -> Arc<Self> {
+    /// With the request's body.
+    pub fn new(guard: Guard, body: &impl HttpBody) -> Arc<Self> {
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { guard: Mutex::new(guard), sent, received, answered: AtomicBool::new(false), hits: Hits::default() })
+        let (answered, uploading) = (AtomicBool::new(false), AtomicBool::new(!body.is_end_stream()));
+        Arc::new(Self { guard: Mutex::new(guard), sent, received, answered, uploading, hits: Hits::default() })
     }
 
     pub fn record(&self, tell: impl FnOnce(&mut Guard)) {
@@ -43,6 +46,11 @@ impl Exchange {
     pub fn answered(&self, status: StatusCode) {
         self.answered.store(true, Relaxed);
         self.record(|guard| guard.status(status.as_u16()));
+    }
+
+    /// Whether not all of the request's body has been read.
+    pub fn is_uploading(&self) -> bool {
+        self.uploading.load(Relaxed)
     }
 
     /// Adds octets: from the child, to the child.
@@ -104,6 +112,9 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if self.side == Blame::Downstream && (frame.is_none() || self.body.is_end_stream()) {
+            self.exchange.uploading.store(false, Relaxed);
+        }
         Poll::Ready(frame.map(|frame| match frame {
             Ok(frame) => {
                 let octets = frame.data_ref().map_or(0, |data| data.remaining() as u64);

@@ -8,7 +8,8 @@ use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
-    authority, exchange::Exchange, hop, interim, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session, unread, upgrade,
+    authority, exchange::Exchange, hop, interim, linger::Lingering, respond::Refusal, scrub::Scrubbed, serve::Rules, serve::Session,
+    upgrade,
 };
 use crate::{
     audit::{Blame, Verdict},
@@ -16,7 +17,7 @@ use crate::{
     defence::crash_on,
     proxy::{gate, notice},
     route::{Forward, RequestDecision},
-    upstream::{Body, BoxError, Protocol, UpstreamError, Whole},
+    upstream::{Body, BoxError, Protocol, UpstreamError},
 };
 
 /// Answers one request, with the server's response or with ours; recorded once whatever happens. Where the server's connection broke before
@@ -33,7 +34,10 @@ pub async fn forward(session: Arc<Session>, request: Request<Incoming>) -> Resul
             Ok(response)
         }
         Err(Failure::Refused(refusal)) => {
-            let response = refusal.response();
+            let mut response = refusal.response();
+            if session.protocol == Protocol::Http1 && exchange.is_uploading() {
+                hop::close(response.headers_mut());
+            }
             exchange.answered(refusal.status);
             Ok(response.map(|body| exchange.response_body(body)))
         }
@@ -62,18 +66,15 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
     let destination = &session.destination;
     let mut guard = session.context.audit.begin(protocol, destination.target.clone(), destination.addr.map(|addr| addr.ip()));
     guard.request(request.method().as_str(), request.uri().path());
-    Exchange::new(guard)
+    Exchange::new(guard, request.body())
 }
 
 async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
-    if let Err(refusal) = check_authority(session, exchange, &parts).and_then(|()| check_policy(session, exchange, &parts)) {
-        if parts.version == Version::HTTP_2 && child.is_none() && !parts.headers.contains_key(header::EXPECT) {
-            unread::drain(body).await;
-        }
-        return Err(refusal.into());
-    }
+    let body = Lingering::new(body, parts.version);
+    check_authority(session, exchange, &parts)?;
+    check_policy(session, exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
     crash_on(parts.uri.path().as_bytes());
     let (needles, provider) = match &permit {
@@ -82,12 +83,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     };
     hop::strip(&mut parts.headers, child.is_some());
     parts.extensions.insert(session.farewell.clone());
-    let body = Whole::new(body, parts.version);
-    let body = match parts.version {
-        Version::HTTP_2 => exchange.request_body(unread::Unread(Some(body))),
-        _ => exchange.request_body(body),
-    };
-    let mut request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, exchange.request_body(body));
     interim::pass_on(&mut request, &session.inserts, needles.clone(), exchange.hits());
     let authorized = credential::apply(permit, request).map_err(|error| {
         exchange.record(|guard| {
@@ -233,7 +229,12 @@ pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<On
         // It has to say to what (RFC 9110 §15.5.22).
         Protocol::Http1 => {
             let names_protocol = switched || response.status() == StatusCode::UPGRADE_REQUIRED;
+            // Nobody reads the rest of such a request, so that the child's connection can take no other.
+            let closes = exchange.is_uploading() && hop::closes(&response);
             hop::strip(response.headers_mut(), names_protocol);
+            if closes {
+                hop::close(response.headers_mut());
+            }
         }
         Protocol::H2 => {
             hop::strip(response.headers_mut(), false);

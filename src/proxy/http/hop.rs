@@ -1,27 +1,40 @@
 //! Fields that concern one connection only and end there (RFC 9110 §7.6.1).
 
 use crate::upstream::fields::{OF_CONNECTION, retain};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 
 /// Belongs to the `Upgrade: h2c` of RFC 7540 §3.2, which RFC 9113 withdrew.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes them all, but keeps `te: trailers`, which goes end to end in practice (gRPC), and the upgrade asked for, if `upgrade`.
+/// Removes them all, but keeps `te: trailers`, which goes end to end in practice (gRPC), and the upgrade asked for, if `upgrade`. A length beside a
+/// transfer coding goes as well, since it is not the body's (RFC 9112 §6.3).
 pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     let listed: Vec<HeaderName> = tokens(headers, header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
     let trailers = tokens(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    let coded = headers.contains_key(header::TRANSFER_ENCODING);
     let upgrade = upgrade && headers.contains_key(header::UPGRADE);
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     retain(headers, |name| match *name {
         header::TE => trailers,
+        header::CONTENT_LENGTH => !coded,
         header::CONNECTION | header::UPGRADE => upgrade,
         _ => !(OF_CONNECTION.contains(name) || listed.contains(name) || *name == HTTP2_SETTINGS),
     });
+}
+
+/// Whether the connection ends with this message (RFC 9112 §9.3); of HTTP/1.0 that is taken for granted.
+pub fn closes<B>(response: &Response<B>) -> bool {
+    response.version() == Version::HTTP_10 || tokens(response.headers(), header::CONNECTION).any(|name| name.eq_ignore_ascii_case("close"))
+}
+
+/// Says that the connection ends with this message.
+pub fn close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Whether this message asks for, or grants, an upgrade to one other protocol (RFC 9110 §7.8). Not to h2c, whose requests would pass unseen.
@@ -73,6 +86,7 @@ mod tests {
                 &[("connection", "Upgrade"), ("upgrade", "websocket")],
             ),
             (&[("http2-settings", "AAMAAABkAAQAAP__")], false, &[]),
+            (&[("content-length", "3"), ("transfer-encoding", "chunked")], false, &[]),
         ] {
             let mut map = headers(lines);
             strip(&mut map, upgrade);

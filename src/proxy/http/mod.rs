@@ -6,10 +6,10 @@ mod exchange;
 mod forward;
 pub(crate) mod hop;
 pub(super) mod interim;
+mod linger;
 mod respond;
 pub(crate) mod scrub;
 mod serve;
-mod unread;
 pub(super) mod upgrade;
 
 pub use serve::{Ended, Rules, serve};
