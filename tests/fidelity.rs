@@ -26,7 +26,7 @@ use support::{Ca, Client, NAME, Origin, Proxy, Setup, empty, read_head, tls_serv
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -580,6 +580,52 @@ async fn a_servers_limit_is_known_to_its_next_connection() {
     }
     while let Some(answer) = sent.join_next().await {
         assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// One that serves so many connections at a time lets others wait without a handshake. Clients that close theirs all get their turn, and so they do
+/// where the proxy keeps its own: who waits for a new one takes what others give back, be it a connection or a stream's place.
+#[tokio::test]
+async fn a_server_of_few_connections_serves_all() {
+    const ANY: &[&str] = &["h2", "http/1.1"];
+    let ca = Ca::new();
+    for (child, server, connections) in [(H1, H1, 3), (ANY, H1, 3), (H2, H1, 3), (H2, H2, 1)] {
+        let (acceptor, turns) = (ca.acceptor(NAME, server), Arc::new(Semaphore::new(connections)));
+        let addr = support::tcp_server(move |tcp| {
+            let (acceptor, turns) = (acceptor.clone(), turns.clone());
+            async move {
+                let _turn = turns.acquire_owned().await.unwrap();
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // Not done before others have asked.
+                let service = service_fn(|_| async {
+                    tokio::task::yield_now().await;
+                    Ok::<_, Infallible>(Response::new(support::text("served")))
+                });
+                let _ = if h2 {
+                    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    builder.max_concurrent_streams(1).serve_connection(TokioIo::new(stream), service).await
+                } else {
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+                };
+            }
+        })
+        .await;
+        let proxy = Arc::new(Proxy::before(addr, &ca).await);
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let proxy = proxy.clone();
+            clients.spawn(async move {
+                for _ in 0..5 {
+                    let response = proxy.client(child).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+                    assert_eq!(response.status(), 200, "{child:?} {server:?}: {:?}", response.headers().get("x-authsome-error"));
+                    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "served");
+                }
+            });
+        }
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Body, BoxError, InsertStream, Inserts, Protocol, TrailerBody, adapt, empty, expect, farewell::Child, last_words::LastWords,
-    outbound::Outbound, pool::Entry, whole::Whole,
+    outbound::Outbound, pool::Entry, queue::Queue, whole::Whole,
 };
 use crate::host::Target;
 use bytes::Bytes;
@@ -80,20 +80,27 @@ pub struct H2 {
     sender: http2::SendRequest<Body>,
     /// Driven by a task of its own; `None` once it has ended. It knows the server's settings.
     connection: Arc<Mutex<Option<H2Connection>>>,
-    streams: Arc<AtomicUsize>,
-    limit: Arc<Limit>,
+    streams: Arc<Streams>,
 }
 
 /// How many streams a server has allowed at last. Its next connection is taken to allow as many until it has said: what is beyond would be refused, and
 /// cannot be sent again if it has a body.
-#[derive(Debug)]
-pub struct Limit(AtomicUsize);
+pub struct Limit {
+    last: AtomicUsize,
+    /// Of requests that may share a connection.
+    pub queue: Queue,
+}
+
+/// The streams in use on one connection.
+struct Streams {
+    count: AtomicUsize,
+    limit: Arc<Limit>,
+}
 
 type H2Connection = http2::Connection<TokioIo<LastWords<TlsStream<Outbound>>>, Body, TokioExecutor>;
 
 /// One stream's place among those the server allows; free again when dropped.
-#[derive(Debug)]
-pub struct Stream(Arc<AtomicUsize>);
+pub struct Stream(Arc<Streams>);
 
 /// Why a request has no response.
 pub enum Failure {
@@ -156,7 +163,8 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol, limit: Arc<Li
             let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
             let connection = Arc::new(Mutex::new(Some(connection)));
             tokio::spawn(drive(connection.clone()));
-            Ok(Opened::H2(H2 { sender, connection, streams: Arc::default(), limit }))
+            let streams = Arc::new(Streams { count: AtomicUsize::new(0), limit });
+            Ok(Opened::H2(H2 { sender, connection, streams }))
         }
     }
 }
@@ -181,13 +189,27 @@ fn log_end(end: hyper::Result<()>) {
 
 impl Limit {
     fn last(&self) -> usize {
-        self.0.load(Ordering::Relaxed).max(1)
+        self.last.load(Ordering::Relaxed).max(1)
     }
 }
 
 impl Default for Limit {
     fn default() -> Self {
-        Self(AtomicUsize::new(MAX_STREAMS))
+        Self { last: AtomicUsize::new(MAX_STREAMS), queue: Queue::default() }
+    }
+}
+
+impl Opened {
+    /// For the request that it was opened for; others may share it.
+    pub fn enter(self, entry: &Entry) -> Connection {
+        match self {
+            Self::Http1(connection) => Connection::Http1(connection),
+            Self::H2(shared) => {
+                let first = shared.enter();
+                entry.share(shared);
+                first
+            }
+        }
     }
 }
 
@@ -196,20 +218,20 @@ impl H2 {
     pub fn lease(&self) -> Option<Connection> {
         let limit = self.limit();
         let free = |streams: usize| (streams < limit).then_some(streams + 1);
-        self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
+        self.streams.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).ok()?;
         Some(Connection::H2(self.sender.clone(), Stream(self.streams.clone())))
     }
 
     /// A place whatever the limit: hyper sends the request once the server allows it.
     pub fn enter(&self) -> Connection {
-        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.streams.count.fetch_add(1, Ordering::Relaxed);
         Connection::H2(self.sender.clone(), Stream(self.streams.clone()))
     }
 
     /// How many streams the server (RFC 9113 §5.1.2) and we allow at once.
     fn limit(&self) -> usize {
         let Some(limit) = self.ask(H2Connection::current_max_send_streams) else { return 0 };
-        self.limit.0.store(limit.min(MAX_STREAMS), Ordering::Relaxed);
+        self.streams.limit.last.store(limit.min(MAX_STREAMS), Ordering::Relaxed);
         limit.min(MAX_STREAMS)
     }
 
@@ -240,13 +262,14 @@ impl H2 {
     }
 
     pub fn is_unused(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) == 0
+        self.streams.count.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.limit.queue.wake();
     }
 }
 

@@ -14,6 +14,7 @@ mod no_proxy;
 mod outbound;
 mod pool;
 mod proxy;
+mod queue;
 mod roots;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use self::{
     connect::{Dialer, Plain},
     connection::{Connection, Failure, Opened},
     pool::{Entry, Pool},
+    queue::Opening,
     tls::Offer,
 };
 use crate::{credential::Authorized, host::Target};
@@ -47,7 +49,7 @@ use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     pin::pin,
@@ -174,31 +176,15 @@ impl Upstream {
 
     /// What to offer the child by ALPN. `h2`: the child offers h2; it gets it where the destination speaks it, which is remembered. When nothing
     /// is remembered or the child wants HTTP/1.1, a verified connection exists afterwards and waits for the first request.
-    pub async fn protocol(&self, destination: &Destination, h2: bool) -> Result<Protocol, UpstreamError> {
+    pub async fn protocol(self: &Arc<Self>, destination: &Destination, h2: bool) -> Result<Protocol, UpstreamError> {
         let entry = self.entry(destination);
-        if !h2 {
-            return if entry.has_idle() { Ok(Protocol::Http1) } else { self.warm(destination, h2, &entry).await };
-        }
-        if let Some(protocol) = entry.speaks() {
+        let known = || if h2 { entry.speaks() } else { entry.has_idle().then_some(Protocol::Http1) };
+        if let Some(protocol) = known() {
             return Ok(protocol);
         }
-        let _connecting = entry.connecting.lock().await;
-        match entry.speaks() {
-            Some(learnt_meanwhile) => Ok(learnt_meanwhile),
-            None => self.warm(destination, h2, &entry).await,
-        }
-    }
-
-    async fn warm(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Protocol, UpstreamError> {
-        match self.open(destination, h2, entry).await? {
-            Opened::Http1(connection) => {
-                entry.put(connection);
-                Ok(Protocol::Http1)
-            }
-            Opened::H2(shared) => {
-                entry.share(shared);
-                Ok(Protocol::H2)
-            }
+        match self.wait(destination, h2, h2, &entry, known).await? {
+            Found::Meanwhile(protocol) => Ok(protocol),
+            Found::New(opened) => Ok(entry.keep(opened)),
         }
     }
 
@@ -207,11 +193,19 @@ impl Upstream {
     /// response then carries hyper's `OnUpgrade`. A request that the server may have processed is sent twice only if that makes no difference
     /// (RFC 9110 §9.2.2) and the connection was an idle one, which the server may have closed in that moment; one without a request so far is as
     /// good as new.
-    pub async fn send(&self, destination: &Destination, request: Authorized<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
+    pub async fn send(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Authorized<Body>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
         self.exchange(destination, request.into_request()).await
     }
 
-    async fn exchange(&self, destination: &Destination, request: Request<Body>) -> Result<Response<ResponseBody>, UpstreamError> {
+    async fn exchange(
+        self: &Arc<Self>,
+        destination: &Destination,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
         let entry = self.entry(destination);
         if request.version() == Version::HTTP_2 && adapt::is_websocket(&request) {
             return Box::pin(self.websocket(destination, request, &entry)).await;
@@ -222,7 +216,7 @@ impl Upstream {
     /// A WebSocket asked for in HTTP/2 goes on so where the server is known to take it, and else in HTTP/1.1, which every WebSocket server speaks
     /// but those of HTTP/2 alone.
     async fn websocket(
-        &self,
+        self: &Arc<Self>,
         destination: &Destination,
         request: Request<Body>,
         entry: &Arc<Entry>,
@@ -250,67 +244,94 @@ impl Upstream {
     }
 
     async fn exchange_on(
-        &self,
+        self: &Arc<Self>,
         destination: &Destination,
-        request: Request<Body>,
+        mut request: Request<Body>,
         entry: &Arc<Entry>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let h2 = request.version() == Version::HTTP_2;
         let target = &destination.target;
-        let Some(pooled) = entry.take(h2) else {
-            return Box::pin(self.send_fresh(destination, request, h2, entry)).await;
-        };
-        let (head, body) = request.into_parts();
-        let idempotent = head.method.is_idempotent() && matches!(&pooled, Connection::Http1(connection) if connection.is_used());
-        let again = (body.is_end_stream() && (h2 || idempotent)).then(|| head.clone());
-        match pooled.send(Request::from_parts(head, body), target, entry).await {
-            Ok(response) => Ok(response),
-            Err(Failure::Unsent(request, _)) => Box::pin(self.send_fresh(destination, *request, h2, entry)).await,
-            Err(Failure::Sent(error)) => match again {
-                Some(head)
-                    if connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error) && !is_left(&head)) =>
+        let mut pooled = entry.take(h2);
+        let mut again = false;
+        loop {
+            let (connection, new) = match pooled.take() {
+                Some(connection) => (connection, false),
+                // Another idle one might end as the first did.
+                None if again && !h2 => (self.open(destination, h2, entry).await?.enter(entry), true),
+                None => Box::pin(self.connection(destination, h2, entry)).await?,
+            };
+            let (head, body) = request.into_parts();
+            let idempotent = head.method.is_idempotent() && matches!(&connection, Connection::Http1(connection) if connection.is_used());
+            let copy = (!new && !again && body.is_end_stream() && (h2 || idempotent)).then(|| head.clone());
+            match connection.send(Request::from_parts(head, body), target, entry).await {
+                Ok(response) => return Ok(response),
+                // It was about to close, as after a GOAWAY, and is known as closed by now.
+                Err(Failure::Unsent(unsent, _)) if !new => request = *unsent,
+                Err(Failure::Sent(error))
+                    if let Some(head) = copy
+                        && (connection::is_unprocessed(&error) || (idempotent && connection::is_broken_off(&error) && !is_left(&head))) =>
                 {
-                    let request = Request::from_parts(head, empty());
-                    Box::pin(self.send_fresh(destination, request, h2, entry)).await
+                    again = true;
+                    request = Request::from_parts(head, empty());
                 }
-                _ => Err(http_error(target, error)),
-            },
+                Err(failure) => return Err(failure.into_error(target)),
+            }
         }
     }
 
-    async fn send_fresh(
-        &self,
+    /// A new connection or what has come free while it was being opened; whether it is new.
+    async fn connection(
+        self: &Arc<Self>,
         destination: &Destination,
-        mut request: Request<Body>,
         h2: bool,
         entry: &Arc<Entry>,
-    ) -> Result<Response<ResponseBody>, UpstreamError> {
-        loop {
-            let (connection, shared) = self.connection(destination, h2, entry).await?;
-            match connection.send(request, &destination.target, entry).await {
-                // It was about to close, as after a GOAWAY, and is known as closed by now.
-                Err(Failure::Unsent(unsent, _)) if shared => request = *unsent,
-                sent => return sent.map_err(|failure| failure.into_error(&destination.target)),
-            }
+    ) -> Result<(Connection, bool), UpstreamError> {
+        let share = h2 && entry.speaks() != Some(Protocol::Http1);
+        match self.wait(destination, h2, share, entry, || entry.take(h2)).await? {
+            Found::Meanwhile(connection) => Ok((connection, false)),
+            Found::New(opened) => Ok((opened.enter(entry), true)),
         }
     }
 
-    /// A new connection, or for HTTP/2 a place on the one that another request has opened meanwhile; whether it is such a shared one.
-    async fn connection(&self, destination: &Destination, h2: bool, entry: &Arc<Entry>) -> Result<(Connection, bool), UpstreamError> {
-        let share = h2 && entry.speaks() != Some(Protocol::Http1);
-        let _connecting = if share { Some(entry.connecting.lock().await) } else { None };
-        if share && let Some(connection) = entry.take(true) {
-            return Ok((connection, true));
-        }
-        let new = match self.open(destination, h2, entry).await? {
-            Opened::Http1(connection) => Connection::Http1(connection),
-            Opened::H2(shared) => {
-                let first = shared.enter();
-                entry.share(shared);
-                first
+    /// Until `look` finds something or a new connection is there. One that is needed no more is opened to its end all the same, for whoever comes next:
+    /// on a busy destination none would ever be done else, and each request would begin another.
+    async fn wait<T>(
+        self: &Arc<Self>,
+        destination: &Destination,
+        h2: bool,
+        share: bool,
+        entry: &Arc<Entry>,
+        look: impl Fn() -> Option<T>,
+    ) -> Result<Found<T>, UpstreamError> {
+        let waiting = entry.wait(share);
+        let mut ours = None;
+        let (opened, opening) = loop {
+            let woken = waiting.woken();
+            if let Some(found) = look() {
+                ours.map(|ours| tokio::spawn(keep(ours)));
+                return Ok(Found::Meanwhile(found));
+            }
+            if let Some(opening) = waiting.open() {
+                let new = Box::pin(self.clone().open_for(opening, destination.clone(), h2));
+                match ours {
+                    None => ours = Some(new),
+                    Some(_) => drop(tokio::spawn(keep(new))),
+                }
+            }
+            tokio::select! {
+                biased;
+                opened = async { if let Some(ours) = &mut ours { ours.await } else { pending().await } } => break opened,
+                () = woken => {}
             }
         };
-        Ok((new, false))
+        // In this order, or one opening would be missing for a moment.
+        drop(waiting);
+        drop(opening);
+        opened.map(Found::New)
+    }
+
+    async fn open_for(self: Arc<Self>, opening: Opening, destination: Destination, h2: bool) -> (Result<Opened, UpstreamError>, Opening) {
+        (self.open(&destination, h2, opening.entry()).await, opening)
     }
 
     async fn open(&self, destination: &Destination, h2: bool, entry: &Entry) -> Result<Opened, UpstreamError> {
@@ -342,6 +363,20 @@ impl Upstream {
     fn entry(&self, destination: &Destination) -> Arc<Entry> {
         self.sweeping.call_once(|| drop(tokio::spawn(sweep(Arc::downgrade(&self.pool)))));
         self.pool.entry(destination)
+    }
+}
+
+/// What was waited for.
+enum Found<T> {
+    Meanwhile(T),
+    New(Opened),
+}
+
+/// For whoever comes next, since whoever began it needs it no more.
+async fn keep(opening: impl Future<Output = (Result<Opened, UpstreamError>, Opening)>) {
+    match opening.await {
+        (Ok(opened), opening) => drop(opening.entry().keep(opened)),
+        (Err(error), _) => tracing::debug!(%error, "upstream connection that nobody waits for"),
     }
 }
 

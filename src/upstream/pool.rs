@@ -2,7 +2,8 @@
 
 use super::{
     Destination, Protocol,
-    connection::{Connection, H2, Http1, Limit},
+    connection::{Connection, H2, Http1, Limit, Opened},
+    queue::{Queue, Waiting},
 };
 use std::{
     collections::HashMap,
@@ -27,9 +28,9 @@ pub struct Pool {
 /// The connections to one destination.
 #[derive(Default)]
 pub struct Entry {
-    /// Held while connecting, so that requests that could share a connection wait for it instead of opening one each.
-    pub connecting: tokio::sync::Mutex<()>,
     pub limit: Arc<Limit>,
+    /// Of requests that need a connection each; the others wait with `limit`.
+    queue: Queue,
     state: Mutex<State>,
 }
 
@@ -73,6 +74,15 @@ impl Pool {
 }
 
 impl Entry {
+    /// Joins those who wait for a connection, with `share` for one that they can share.
+    pub fn wait(self: &Arc<Self>, share: bool) -> Waiting {
+        Waiting::new(self.clone(), share)
+    }
+
+    pub fn queue(&self, share: bool) -> &Queue {
+        if share { &self.limit.queue } else { &self.queue }
+    }
+
     /// What the destination spoke last time, when `h2` was offered.
     pub fn speaks(&self) -> Option<Protocol> {
         self.state().speaks
@@ -124,6 +134,22 @@ impl Entry {
         if state.idle.len() > IDLE_CAP {
             state.idle.remove(0);
         }
+        drop(state);
+        self.wake();
+    }
+
+    /// A new connection for whoever comes first.
+    pub fn keep(&self, opened: Opened) -> Protocol {
+        match opened {
+            Opened::Http1(connection) => {
+                self.put(connection);
+                Protocol::Http1
+            }
+            Opened::H2(shared) => {
+                self.share(shared);
+                Protocol::H2
+            }
+        }
     }
 
     /// A new HTTP/2 connection to share.
@@ -131,6 +157,14 @@ impl Entry {
         let mut state = self.state();
         state.used = Some(Instant::now());
         state.h2.push(shared);
+        drop(state);
+        self.wake();
+    }
+
+    /// HTTP/2 requests go over HTTP/1.1 where there is nothing else, so both may have use for what has come.
+    fn wake(&self) {
+        self.queue.wake();
+        self.limit.queue.wake();
     }
 
     /// Drops what is too old; whether nothing is left.

@@ -177,13 +177,13 @@ async fn text(response: Response<ResponseBody>) -> String {
 }
 
 /// One whole exchange; HTTP/1.1 connections are back in the pool afterwards.
-async fn fetch(upstream: &Upstream, to: &Destination, version: Version, path: &str) -> Result<String, UpstreamError> {
+async fn fetch(upstream: &Arc<Upstream>, to: &Destination, version: Version, path: &str) -> Result<String, UpstreamError> {
     let body = text(upstream.exchange(to, request(version, path, empty())).await?).await;
     Ok(body)
 }
 
 /// The connection goes back by a task of its own.
-async fn until_idle(upstream: &Upstream, to: &Destination) {
+async fn until_idle(upstream: &Arc<Upstream>, to: &Destination) {
     tokio::time::timeout(Duration::from_secs(20), async {
         while !upstream.entry(to).has_idle() {
             tokio::task::yield_now().await;
@@ -299,6 +299,33 @@ async fn http1_connections_are_used_again() {
     until_idle(&upstream, &to).await;
     upstream.pool.sweep(Instant::now() + Duration::from_secs(91));
     assert!(!upstream.entry(&to).has_idle());
+}
+
+/// Where connections come back while others are being opened, none of those is in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_connections_are_opened_as_are_waited_for() {
+    const CLIENTS: usize = 16;
+    let ca = Ca::new();
+    for (alpn, version) in [(&["http/1.1"], Version::HTTP_11), (&["h2"], Version::HTTP_2)] {
+        let acceptor = ca.acceptor(alpn, |_| {});
+        let (to, seen) = if version == Version::HTTP_2 { listen(acceptor, h2).await } else { listen(acceptor, http1).await };
+        let upstream = ca.upstream();
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (upstream, to) = (upstream.clone(), to.clone());
+            clients.spawn(async move {
+                upstream.protocol(&to, version == Version::HTTP_2).await.unwrap();
+                for _ in 0..50 {
+                    fetch(&upstream, &to, version, "/about").await.unwrap();
+                }
+            });
+        }
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+        assert_eq!(seen.requests.load(SeqCst), CLIENTS * 50);
+        assert!(seen.connections.load(SeqCst) <= CLIENTS, "{alpn:?}: {:?}", seen.counts());
+    }
 }
 
 #[tokio::test]
