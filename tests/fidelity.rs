@@ -684,6 +684,48 @@ async fn a_length_that_does_not_count_goes_no_further() {
     assert!(!head.to_ascii_lowercase().contains("content-length"), "{head}");
 }
 
+/// hyper takes off chunks alone, and the name of another coding ends with the connection (RFC 9112 §6.1): nobody could read what came through. Where
+/// there is no body it is no harm.
+#[tokio::test]
+async fn a_transfer_coding_that_would_be_lost_is_refused() {
+    let ca = Ca::new();
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\ncoded\r\n0\r\n\r\n";
+    for (child, refused) in [(H1, answer.as_slice()), (H2, answer), (H1, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\ncoded")] {
+        let (addr, _heads) = scripted(&ca, refused).await;
+        let proxy = Proxy::before(addr, &ca).await;
+        let response = proxy.client(child).await.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["x-authsome-error"]), (502, &"upstream-protocol".parse().unwrap()));
+        let record = &proxy.records(1).await[0];
+        assert_eq!((&record["blame"], &record["reason"]), (&"upstream".into(), &"upstream-protocol".into()), "{record}");
+    }
+    // Such a connection is not used again.
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| async move {
+        CONNECTIONS.fetch_add(1, SeqCst);
+        while read_head(&mut stream).await.is_some() {
+            stream.write_all(answer).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.client(H1).await;
+    for connections in 1..=2 {
+        let response = client.send(addr.port(), Request::get("/").body(empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 502);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(CONNECTIONS.load(SeqCst), connections);
+    }
+    let (addr, mut heads) = scripted(&ca, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n").await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let post =
+        format!("POST / HTTP/1.1\r\nHost: {NAME}:{}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\ncoded\r\n0\r\n\r\n", addr.port());
+    let answered = proxy.raw(post.as_bytes(), "}\n").await;
+    assert!(answered.starts_with("HTTP/1.1 501 ") && answered.contains("x-authsome-error: transfer-coding\r\n"), "{answered}");
+    assert!(heads.try_recv().is_err());
+    let response = proxy.client(H1).await.send(addr.port(), Request::head("/").body(empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
 /// Old servers fold long fields, and put a space before the colon. Both are mended in responses (RFC 9112 §5.1, §5.2).
 #[tokio::test]
 async fn old_forms_of_fields_are_mended() {

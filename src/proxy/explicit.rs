@@ -18,7 +18,7 @@ use super::{
     accept::accept_loop,
     connection::serve_tunnel,
     gate,
-    http::{Exchange, Refusal, hop, http1, interim, returned, unasked_upgrade, upgrade, with_length},
+    http::{Exchange, Refusal, check_coding, hop, http1, interim, returned, upgrade, with_length},
     opaque, page,
 };
 use crate::{
@@ -184,6 +184,7 @@ async fn forward(mut request: Request<Incoming>, context: &Context, inserts: &In
         exchange.record(|guard| guard.verdict(Verdict::Refused, "authority-mismatch"));
         return Err(refused(&exchange, bad_request("the Host field names another host than the request's target")));
     }
+    check_coding(&exchange, &parts).map_err(|refusal| refused(&exchange, refusal))?;
     context.tell_placeholder(&target.host, &parts);
     hop::strip(&mut parts.headers, child.is_some());
     fields::retain(&mut parts.headers, |name| *name != header::PROXY_AUTHORIZATION);
@@ -194,11 +195,9 @@ async fn forward(mut request: Request<Incoming>, context: &Context, inserts: &In
     interim::pass_on(&mut request, inserts, None, exchange.hits());
     *request.version_mut() = http::Version::HTTP_11;
     match context.upstream.send_plain(&target, request).await {
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() => {
-            Err(refused(&exchange, unasked_upgrade(&exchange)))
-        }
         Ok(response) => {
-            let response = returned(response, upstream::Protocol::Http1, child, &exchange);
+            let response =
+                returned(response, upstream::Protocol::Http1, child, &exchange).map_err(|refusal| refused(&exchange, refusal))?;
             exchange.answered(response.status());
             Ok(with_length(response.map(|body| exchange.response_body(body)), upstream::Protocol::Http1))
         }

@@ -75,6 +75,7 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     let body = Lingering::new(body, parts.version);
     check_authority(session, exchange, &parts)?;
     check_policy(session, exchange, &parts)?;
+    check_coding(exchange, &parts)?;
     let permit = permit(session, exchange, &parts).await?;
     crash_on(parts.uri.path().as_bytes());
     let (needles, provider) = match &permit {
@@ -96,13 +97,10 @@ async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Reque
     if let Some(provider) = provider {
         session.context.notices.injected(&session.destination.target.host, provider.as_str());
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && child.is_none() {
-        return Err(unasked_upgrade(exchange).into());
-    }
+    let response = returned(response, session.protocol, child, exchange)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && session.protocol == Protocol::Http1 {
         session.ending.upgraded();
     }
-    let response = returned(response, session.protocol, child, exchange);
     Ok(with_length(scrubbed(response, needles, exchange), session.protocol))
 }
 
@@ -207,9 +205,20 @@ fn upstream_failed(session: &Session, exchange: &Exchange, error: &UpstreamError
     Refusal { status: StatusCode::BAD_GATEWAY, kind: error.kind(), message, hint }
 }
 
-/// RFC 9110 §15.2.2: a server switches only to what the request offered; anything else would make the rest of the connection unreadable.
-pub fn unasked_upgrade(exchange: &Exchange) -> Refusal {
-    let message = "the server switched protocols unasked";
+/// RFC 9112 §6.1: 501 for a transfer coding that is not understood.
+pub fn check_coding(exchange: &Exchange, parts: &Parts) -> Result<(), Refusal> {
+    if !hop::is_coded(&parts.headers) {
+        return Ok(());
+    }
+    let message = "the request has a transfer coding other than chunked";
+    exchange.record(|guard| {
+        guard.verdict(Verdict::Refused, "transfer-coding");
+        guard.blame(Blame::Downstream, message);
+    });
+    Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, kind: "transfer-coding", message: message.to_owned(), hint: String::new() })
+}
+
+fn unusable(message: &'static str, exchange: &Exchange) -> Refusal {
     exchange.record(|guard| {
         guard.verdict(Verdict::Failed, "upstream-protocol");
         guard.blame(Blame::Upstream, message);
@@ -218,8 +227,20 @@ pub fn unasked_upgrade(exchange: &Exchange) -> Refusal {
 }
 
 /// The server's response as the child gets it. What streams from here on is counted, and an error in it ends the child's stream as an error.
-pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<OnUpgrade>, exchange: &Arc<Exchange>) -> Response<B> {
+pub fn returned<B: http_body::Body>(
+    mut response: Response<B>,
+    speaks: Protocol,
+    child: Option<OnUpgrade>,
+    exchange: &Arc<Exchange>,
+) -> Result<Response<B>, Refusal> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // RFC 9110 §15.2.2: only to what the request offered; anything else would make the rest of the connection unreadable.
+    if switched && child.is_none() {
+        return Err(unusable("the server switched protocols unasked", exchange));
+    }
+    if hop::is_coded(response.headers()) && !response.body().is_end_stream() {
+        return Err(unusable("the server's response has a transfer coding other than chunked", exchange));
+    }
     // A CONNECT in HTTP/2 is granted by any 2xx (RFC 8441 §4).
     let connected = response.version() == Version::HTTP_2 && response.status().is_success();
     if let Some(child) = child.filter(|_| switched || connected) {
@@ -245,7 +266,7 @@ pub fn returned<B>(mut response: Response<B>, speaks: Protocol, child: Option<On
     }
     // The version on the way down is the child's, which hyper knows.
     *response.version_mut() = Version::default();
-    response
+    Ok(response)
 }
 
 /// What was injected does not come back.

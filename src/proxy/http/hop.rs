@@ -27,6 +27,11 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     });
 }
 
+/// Whether the body has a transfer coding besides chunked, the one that hyper takes off. It ends here by name, so what it codes cannot go on.
+pub fn is_coded(headers: &HeaderMap) -> bool {
+    tokens(headers, header::TRANSFER_ENCODING).any(|coding| !["chunked", "identity"].iter().any(|known| coding.eq_ignore_ascii_case(known)))
+}
+
 /// Whether the connection ends with this message (RFC 9112 §9.3); of HTTP/1.0 that is taken for granted.
 pub fn closes<B>(response: &Response<B>) -> bool {
     response.version() == Version::HTTP_10 || tokens(response.headers(), header::CONNECTION).any(|name| name.eq_ignore_ascii_case("close"))
@@ -100,6 +105,15 @@ mod tests {
         strip(&mut map, false);
         let lines: Vec<_> = map.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         assert_eq!(lines, ["a: 1", "b: 2", "b: 4", "te: trailers", "c: 3", "d: 5"]);
+    }
+
+    #[test]
+    fn what_is_coded() {
+        for (value, want) in [("chunked", false), ("Chunked", false), ("identity", false), ("gzip, chunked", true), ("gzip", true)] {
+            assert_eq!(is_coded(&headers(&[("transfer-encoding", value)])), want, "{value}");
+        }
+        assert!(is_coded(&headers(&[("transfer-encoding", "x-deflate"), ("transfer-encoding", "chunked")])));
+        assert!(!is_coded(&headers(&[("content-encoding", "gzip")])));
     }
 
     #[test]

@@ -15,6 +15,6 @@ pub(super) mod upgrade;
 pub use serve::{Ended, Rules, serve};
 // What plain HTTP through the explicit proxy needs as well.
 pub(super) use exchange::Exchange;
-pub(super) use forward::{returned, unasked_upgrade, with_length};
+pub(super) use forward::{check_coding, returned, with_length};
 pub(super) use respond::Refusal;
 pub(super) use serve::http1;
