@@ -182,10 +182,7 @@ impl Upstream {
         if let Some(protocol) = known() {
             return Ok(protocol);
         }
-        match self.wait(destination, h2, h2, &entry, known).await? {
-            Found::Meanwhile(protocol) => Ok(protocol),
-            Found::New(opened) => Ok(entry.keep(opened)),
-        }
+        self.wait(destination, h2, h2, &entry, known, |opened| entry.keep(opened)).await
     }
 
     /// Sends one request over a pooled or new verified connection and gives back the response head with its streaming body.
@@ -287,13 +284,11 @@ impl Upstream {
         entry: &Arc<Entry>,
     ) -> Result<(Connection, bool), UpstreamError> {
         let share = h2 && entry.speaks() != Some(Protocol::Http1);
-        match self.wait(destination, h2, share, entry, || entry.take(h2)).await? {
-            Found::Meanwhile(connection) => Ok((connection, false)),
-            Found::New(opened) => Ok((opened.enter(entry), true)),
-        }
+        let pooled = || entry.take(h2).map(|connection| (connection, false));
+        self.wait(destination, h2, share, entry, pooled, |opened| (opened.enter(entry), true)).await
     }
 
-    /// Until `look` finds something or a new connection is there. One that is needed no more is opened to its end all the same, for whoever comes next:
+    /// Until `look` finds something or there is a new connection to `settle`. One that is needed no more is opened to its end all the same, for whoever comes next:
     /// on a busy destination none would ever be done else, and each request would begin another.
     async fn wait<T>(
         self: &Arc<Self>,
@@ -302,14 +297,15 @@ impl Upstream {
         share: bool,
         entry: &Arc<Entry>,
         look: impl Fn() -> Option<T>,
-    ) -> Result<Found<T>, UpstreamError> {
+        settle: impl FnOnce(Opened) -> T,
+    ) -> Result<T, UpstreamError> {
         let waiting = entry.wait(share);
         let mut ours = None;
         let (opened, opening) = loop {
             let woken = waiting.woken();
             if let Some(found) = look() {
                 ours.map(|ours| tokio::spawn(keep(ours)));
-                return Ok(Found::Meanwhile(found));
+                return Ok(found);
             }
             if let Some(opening) = waiting.open() {
                 let new = Box::pin(self.clone().open_for(opening, destination.clone(), h2));
@@ -324,10 +320,11 @@ impl Upstream {
                 () = woken => {}
             }
         };
-        // In this order, or one opening would be missing for a moment.
+        // In this order, or one opening would be missing for a moment and be begun by another.
+        let settled = opened.map(settle);
         drop(waiting);
         drop(opening);
-        opened.map(Found::New)
+        settled
     }
 
     async fn open_for(self: Arc<Self>, opening: Opening, destination: Destination, h2: bool) -> (Result<Opened, UpstreamError>, Opening) {
@@ -364,12 +361,6 @@ impl Upstream {
         self.sweeping.call_once(|| drop(tokio::spawn(sweep(Arc::downgrade(&self.pool)))));
         self.pool.entry(destination)
     }
-}
-
-/// What was waited for.
-enum Found<T> {
-    Meanwhile(T),
-    New(Opened),
 }
 
 /// For whoever comes next, since whoever began it needs it no more.
