@@ -53,15 +53,6 @@ pub fn wipe_variables(names: impl IntoIterator<Item = std::ffi::CString>) -> err
     Ok(())
 }
 
-/// From how many octets on a socket counts as readable (SO_RCVLOWAT, socket(7)). The end of the stream and an error always do. What is there
-/// already is told of once more when that is enough of a lowered mark.
-#[cfg(target_os = "linux")]
-pub fn set_receive_low_water(socket: &impl std::os::fd::AsFd, octets: u32) -> error::Result<()> {
-    use error::Context;
-    let octets = octets.try_into().unwrap_or(i32::MAX);
-    sys::set_receive_low_water(socket.as_fd(), octets).context(|| format!("set SO_RCVLOWAT to {octets}"))
-}
-
 /// Every descriptor from `first` on will not survive the next exec of this process or its children (close_range(2)).
 #[cfg(target_os = "linux")]
 pub fn close_on_exec_from(first: u32) -> error::Result<()> {

@@ -112,11 +112,3 @@ pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     Errno::result(result).map(drop)
 }
-
-/// Sets SO_RCVLOWAT (socket(7)), in octets.
-pub(crate) fn set_receive_low_water(socket: BorrowedFd<'_>, octets: libc::c_int) -> nix::Result<()> {
-    let length = size_of_val(&octets) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` octets of `octets`, which lives through the call; the descriptor is borrowed for it.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const octets).cast(), length) };
-    Errno::result(result).map(drop)
-}

@@ -19,6 +19,8 @@ pub mod caller;
 mod connection;
 pub mod detect;
 pub mod explicit;
+#[cfg(target_os = "linux")]
+mod flow;
 mod gate;
 pub mod http;
 mod notice;

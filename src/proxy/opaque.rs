@@ -2,7 +2,9 @@
 
 use std::{
     io,
+    os::fd::AsFd,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -12,7 +14,7 @@ use tokio::{
 };
 
 #[cfg(target_os = "linux")]
-use super::{pace::Pace, splice::Pipe};
+use super::flow;
 use crate::{
     audit::{Blame, Guard},
     defence::crash_on,
@@ -26,35 +28,33 @@ const COPY_SIZE: usize = 16 * 1024;
 /// An error on either side resets both; `guard` gets the counts and the blame.
 pub async fn relay(client: TcpStream, server: Outbound, seen: Vec<u8>, guard: Guard) {
     let mut tally = Tally { guard, sent: AtomicU64::new(0), received: AtomicU64::new(0) };
-    let mut client = End(client);
     let done = match server {
-        Outbound::Socket(server) => {
-            let server = End(server);
-            let done = sockets(&client.0, &server.0, seen, &tally).await;
+        Outbound::Socket(server) => sockets(client, server, seen, &tally).await,
+        Outbound::Tunnel(server) => {
+            let mut client = End(client);
+            let done = tunnel(&mut client.0, server, seen, &tally).await;
             if done.is_err() {
-                server.reset();
+                client.reset();
             }
             done
         }
-        Outbound::Tunnel(server) => tunnel(&mut client.0, server, seen, &tally).await,
     };
     if let Err((blame, error)) = done {
         tally.guard.blame(blame, error.to_string());
-        client.reset();
     }
 }
 
 /// One end of a relay. A panic is no clean end to its peer.
-struct End(TcpStream);
+struct End<S: AsFd>(S);
 
-impl End {
+impl<S: AsFd> End<S> {
     /// See [`reset`].
     fn reset(&self) {
-        drop(self.0.set_zero_linger());
+        drop(SockRef::from(&self.0).set_linger(Some(Duration::ZERO)));
     }
 }
 
-impl Drop for End {
+impl<S: AsFd> Drop for End<S> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.reset();
@@ -62,15 +62,47 @@ impl Drop for End {
     }
 }
 
-async fn sockets(client: &TcpStream, server: &TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
-    let up = async {
-        crash_on(&seen);
-        write_all(server, &seen, &tally.sent).await.map_err(|e| (Blame::Upstream, e))?;
-        drop(seen);
-        pump(client, server, &tally.sent).await.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+#[cfg(target_os = "linux")]
+async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+    let internal = |error| (Blame::Internal, error);
+    let (client, server) = (End(client.into_std().map_err(internal)?), End(server.into_std().map_err(internal)?));
+    crash_on(&seen);
+    let relayed = flow::relay(&client.0, &server.0, seen, &tally.sent, &tally.received).await;
+    relayed.map_err(|broken| {
+        client.reset();
+        server.reset();
+        match broken.up {
+            true => broken.failed.blame(Blame::Downstream, Blame::Upstream),
+            false => broken.failed.blame(Blame::Upstream, Blame::Downstream),
+        }
+    })
+}
+
+/// Byte by byte through memory.
+#[cfg(not(target_os = "linux"))]
+async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+    let (mut client, mut server) = (End(client), End(server));
+    let moved = async {
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.0.split(), server.0.split());
+        let up = async {
+            crash_on(&seen);
+            to_server.write_all(&seen).await.map_err(|e| (Blame::Upstream, e))?;
+            tally.sent.fetch_add(seen.len() as u64, Relaxed);
+            let pumped = pump_bytes(&mut from_client, &mut to_server, &tally.sent).await;
+            pumped.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+        };
+        let down = async {
+            let pumped = pump_bytes(&mut from_server, &mut to_client, &tally.received).await;
+            pumped.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream))
+        };
+        tokio::try_join!(up, down).map(drop)
     };
-    let down = async { pump(server, client, &tally.received).await.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream)) };
-    tokio::try_join!(up, down).map(drop)
+    let done = moved.await;
+    if done.is_err() {
+        client.reset();
+        server.reset();
+    }
+    done
 }
 
 /// There is no socket whose bytes the kernel could move.
@@ -91,7 +123,7 @@ async fn tunnel(client: &mut TcpStream, server: Tunnel, seen: Vec<u8>, tally: &T
     tokio::try_join!(up, down).map(drop)
 }
 
-/// As [`pump`], byte by byte through memory.
+/// One direction, to its end, which is passed on as a half-close.
 async fn pump_bytes(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), moved: &AtomicU64) -> Result<(), Failed> {
     let mut buffer = vec![0; COPY_SIZE];
     loop {
@@ -114,14 +146,6 @@ pub fn reset(stream: TcpStream) {
     drop(stream.set_zero_linger());
 }
 
-/// What one burst of bytes came to.
-pub(super) enum Burst {
-    /// Moved what there was; the source has nothing more now.
-    Moved,
-    /// The source has ended.
-    Ended,
-}
-
 /// Which side of a move failed.
 pub(super) enum Failed {
     Read(io::Error),
@@ -141,115 +165,11 @@ impl Drop for Tally {
     }
 }
 
-/// One direction, to its end, which is passed on as a half-close.
-async fn pump(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
-    move_all(from, to, moved).await?;
-    // The other side may be gone already; then there is no one to tell.
-    drop(SockRef::from(to).shutdown(std::net::Shutdown::Write));
-    Ok(())
-}
-
-/// Sockets that cannot be spliced are copied; a pipe that cannot be had (too many open files) costs only this burst.
-#[cfg(target_os = "linux")]
-async fn move_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
-    let mut pace = Pace::new(from);
-    loop {
-        let wake = pace.wait().await.map_err(Failed::Read)?;
-        let before = moved.load(Relaxed);
-        let burst = match Pipe::take() {
-            Ok(mut pipe) => {
-                if pace.is_fast() {
-                    pipe.enlarge();
-                }
-                let count = |n: usize| {
-                    moved.fetch_add(n as u64, Relaxed);
-                };
-                let Some(burst) = pipe.burst(wake, from, to, count).await? else { return copy_all(from, to, moved).await };
-                burst
-            }
-            Err(_) => copy(from, to, moved).await?,
-        };
-        match burst {
-            Burst::Moved => pace.moved(wake, moved.load(Relaxed) - before),
-            Burst::Ended => return Ok(()),
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-async fn move_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
-    copy_all(from, to, moved).await
-}
-
-async fn copy_all(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<(), Failed> {
-    loop {
-        from.readable().await.map_err(Failed::Read)?;
-        if let Burst::Ended = copy(from, to, moved).await? {
-            return Ok(());
-        }
-    }
-}
-
-async fn copy(from: &TcpStream, to: &TcpStream, moved: &AtomicU64) -> Result<Burst, Failed> {
-    let mut buffer = vec![0; COPY_SIZE];
-    match from.try_read(&mut buffer) {
-        Ok(0) => Ok(Burst::Ended),
-        Ok(n) => write_all(to, &buffer[..n], moved).await.map(|()| Burst::Moved).map_err(Failed::Write),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Burst::Moved),
-        Err(error) => Err(Failed::Read(error)),
-    }
-}
-
-async fn write_all(to: &TcpStream, mut bytes: &[u8], moved: &AtomicU64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        to.writable().await?;
-        match to.try_write(bytes) {
-            Ok(n) => {
-                moved.fetch_add(n as u64, Relaxed);
-                bytes = &bytes[n..];
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 impl Failed {
     fn blame(self, reader: Blame, writer: Blame) -> (Blame, io::Error) {
         match self {
             Self::Read(error) => (reader, error),
             Self::Write(error) => (writer, error),
         }
-    }
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use tokio::net::TcpListener;
-
-    /// Both ends of a connection over loopback.
-    pub async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (client.unwrap(), accepted.unwrap().0)
-    }
-
-    #[tokio::test]
-    async fn where_nothing_can_be_spliced_bytes_are_copied() {
-        const LENGTH: usize = 5 * COPY_SIZE + 3;
-        let ((mut source, from), (to, mut sink)) = (pair().await, pair().await);
-        let sent: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
-        let (mut got, moved) = (vec![0; LENGTH], AtomicU64::new(0));
-        let copying = async { assert!(copy_all(&from, &to, &moved).await.is_ok()) };
-        let writing = async {
-            source.write_all(&sent).await.unwrap();
-            source.shutdown().await.unwrap();
-        };
-        let reading = async { sink.read_exact(&mut got).await.unwrap() };
-        tokio::join!(copying, writing, reading);
-        assert!(got == sent);
-        assert_eq!(moved.into_inner(), LENGTH as u64);
     }
 }
