@@ -163,7 +163,7 @@ impl<'a> Flow<'a> {
                     taken => taken.map_err(Failed::Read)?,
                 }
             }
-            if Pace::is_slow_with(octets) {
+            if self.pace.is_slow_with(octets) {
                 return Ok(Turn::Slow);
             }
         }

@@ -23,18 +23,21 @@ const FAST_WITHIN: Duration = Duration::from_millis(31);
 /// How often a fast source is looked at. The end of what it has to say is late by as much, once.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// Octets since the last look below which a source is fast no longer; about the same rate.
+/// Octets since the last look below which a source is slow, at about the same rate; and how many such looks in a row it takes. It may share its
+/// core with the client, which then has its turn.
 const SLOW: usize = 32 * 1024;
+const SLOW_LOOKS: u32 = 8;
 
 /// How much a source sends.
 pub struct Pace {
     since: Instant,
     octets: usize,
+    slow_looks: u32,
 }
 
 impl Pace {
     pub fn new() -> Self {
-        Self { since: Instant::now(), octets: 0 }
+        Self { since: Instant::now(), octets: 0, slow_looks: 0 }
     }
 
     /// Counts octets; whether the source is fast.
@@ -45,13 +48,18 @@ impl Pace {
         }
         let now = Instant::now();
         let fast = now.saturating_duration_since(self.since) <= FAST_WITHIN;
-        *self = Self { since: now, octets: 0 };
+        *self = Self { since: now, octets: 0, slow_looks: 0 };
         fast
     }
 
-    /// Whether so many octets since the last look are few.
-    pub fn is_slow_with(octets: usize) -> bool {
-        octets < SLOW
+    /// Counts a look at a fast source; whether it is fast no longer.
+    pub fn is_slow_with(&mut self, octets: usize) -> bool {
+        self.slow_looks = if octets < SLOW { self.slow_looks + 1 } else { 0 };
+        let slow = self.slow_looks >= SLOW_LOOKS;
+        if slow {
+            *self = Self::new();
+        }
+        slow
     }
 }
 
@@ -94,6 +102,17 @@ mod tests {
         pace.since += Duration::from_secs(3600);
         assert!(pace.is_fast_with(FAST));
         assert!(!pace.is_fast_with(FAST - 1), "counted anew");
+    }
+
+    #[test]
+    fn slow_is_what_sends_little_for_several_looks_in_a_row() {
+        let mut pace = Pace::new();
+        for _ in 0..2 {
+            assert!((1..SLOW_LOOKS).all(|_| !pace.is_slow_with(SLOW - 1)));
+            assert!(!pace.is_slow_with(SLOW));
+        }
+        assert!((1..SLOW_LOOKS).all(|_| !pace.is_slow_with(0)));
+        assert!(pace.is_slow_with(0));
     }
 
     #[tokio::test]
