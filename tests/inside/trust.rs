@@ -176,9 +176,11 @@ fn java() -> Done {
     let before: u32 = Scenario { authority: None, ..pki.scenario(&list) }.text().parse()?;
     let after: u32 = pki.scenario(&list).text().parse()?;
     assert_eq!(after, before + 1);
+    // Java counts a root once that the store has under two names.
     let script = java_roots(&pki);
-    assert_eq!(pki.scenario(&script).text(), format!("{after} 1"));
-    assert_eq!(Scenario { authority: None, ..pki.scenario(&script) }.text(), format!("{before} 0"));
+    let before = Scenario { authority: None, ..pki.scenario(&script) }.text();
+    let before: u32 = before.strip_suffix(" 0").ok_or_else(|| before.clone())?.parse()?;
+    assert_eq!(pki.scenario(&script).text(), format!("{} 1", before + 1));
     Ok(())
 }
 
