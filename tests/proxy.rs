@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, tcp_server, text, tls_server};
+use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, read_head, tcp_server, text, tls_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const H1: &[&str] = &["http/1.1"];
@@ -552,11 +552,8 @@ async fn a_client_that_leaves_takes_its_request_along() {
     let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
         let saw = saw.clone();
         async move {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            if head.starts_with(b"GET /answered ") {
+            let head = read_head(&mut stream).await.unwrap();
+            if head.starts_with("GET /answered ") {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
             }
             saw.send("asked").unwrap();

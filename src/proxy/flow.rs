@@ -16,23 +16,22 @@ use tokio::{
 };
 
 use super::{
-    opaque::Failed,
+    opaque::{COPY_SIZE, DOWN, Ends, UP},
     pace::{Pace, Pause},
     splice::Pipe,
 };
-
-/// Octets of the buffer where splice(2) does not serve; on the heap only while bytes are in flight.
-const COPY_SIZE: usize = 16 * 1024;
+use crate::audit::Blame;
 
 /// A socket as far as its readiness is watched.
 type Watched<'a> = AsyncFd<BorrowedFd<'a>>;
 
-/// Where a flow stands once it returns.
+type Failure = (Blame, io::Error);
+
+/// Why a flow returns.
 enum Turn {
     Ended,
     /// The source sends more than is worth waiting for octet by octet.
     Fast,
-    Slow,
 }
 
 enum Direction {
@@ -40,17 +39,12 @@ enum Direction {
     Down,
 }
 
-/// Which direction failed, and how.
-pub struct Broken {
-    pub up: bool,
-    pub failed: Failed,
-}
-
 /// One direction. Whatever it has taken and not yet given is in here, not in a future, which may be dropped at any time.
 struct Flow<'a> {
     from: &'a TcpStream,
     to: &'a TcpStream,
     moved: &'a AtomicU64,
+    ends: Ends,
     held: Held,
     pace: Pace,
     ended: bool,
@@ -64,55 +58,53 @@ enum Held {
 }
 
 /// Relays until both directions have ended. `seen` was read from the client already and goes first.
-pub async fn relay(client: &TcpStream, server: &TcpStream, seen: Vec<u8>, sent: &AtomicU64, received: &AtomicU64) -> Result<(), Broken> {
-    let mut up = Flow::new(client, server, sent, Held::Bytes(seen, 0));
-    let mut down = Flow::new(server, client, received, Held::Nothing);
+pub async fn relay(client: &TcpStream, server: &TcpStream, seen: Vec<u8>, sent: &AtomicU64, received: &AtomicU64) -> Result<(), Failure> {
+    let mut up = Flow::new(client, server, sent, UP, Held::Bytes(seen, 0));
+    let mut down = Flow::new(server, client, received, DOWN, Held::Nothing);
     loop {
         match both(&mut up, &mut down).await? {
             None => return Ok(()),
-            Some(Direction::Up) => hasten(&mut up, &mut down).await.map_err(|(own, failed)| Broken { up: own, failed })?,
-            Some(Direction::Down) => hasten(&mut down, &mut up).await.map_err(|(own, failed)| Broken { up: !own, failed })?,
+            Some(Direction::Up) => hasten(&mut up, &mut down).await?,
+            Some(Direction::Down) => hasten(&mut down, &mut up).await?,
         }
     }
 }
 
 /// Until both have ended, or one is fast.
-async fn both(up: &mut Flow<'_>, down: &mut Flow<'_>) -> Result<Option<Direction>, Broken> {
-    let watched =
-        |socket| watch(socket, Interest::READABLE | Interest::WRITABLE).map_err(|error| Broken { up: true, failed: Failed::Read(error) });
+async fn both(up: &mut Flow<'_>, down: &mut Flow<'_>) -> Result<Option<Direction>, Failure> {
+    let watched = |socket| watch(socket, Interest::READABLE | Interest::WRITABLE, UP);
     let (client, server) = (watched(up.from)?, watched(up.to)?);
     let mut up = pin!(up.run(&client, &server));
     let mut down = pin!(down.run(&server, &client));
     let (mut up_ended, mut down_ended) = (false, false);
     while !(up_ended && down_ended) {
-        let (direction, turn) = tokio::select! {
-            turn = &mut up, if !up_ended => (Direction::Up, turn.map_err(|failed| Broken { up: true, failed })?),
-            turn = &mut down, if !down_ended => (Direction::Down, turn.map_err(|failed| Broken { up: false, failed })?),
-        };
-        match (turn, direction) {
-            (Turn::Ended, Direction::Up) => up_ended = true,
-            (Turn::Ended, Direction::Down) => down_ended = true,
-            (Turn::Fast | Turn::Slow, direction) => return Ok(Some(direction)),
+        tokio::select! {
+            turn = &mut up, if !up_ended => match turn? {
+                Turn::Ended => up_ended = true,
+                Turn::Fast => return Ok(Some(Direction::Up)),
+            },
+            turn = &mut down, if !down_ended => match turn? {
+                Turn::Ended => down_ended = true,
+                Turn::Fast => return Ok(Some(Direction::Down)),
+            },
         }
     }
     Ok(None)
 }
 
-/// Until the fast one is so no longer. Its source is not watched meanwhile, so nothing wakes for what arrives there. An error comes with whether
-/// it is the fast one's.
-async fn hasten(fast: &mut Flow<'_>, other: &mut Flow<'_>) -> Result<(), (bool, Failed)> {
-    let failed = |error| (true, Failed::Read(error));
-    let from = watch(fast.from, Interest::WRITABLE).map_err(failed)?;
-    let to = watch(fast.to, Interest::READABLE | Interest::WRITABLE).map_err(failed)?;
+/// Until the fast one is so no longer. Its source is not watched meanwhile, so nothing wakes for what arrives there.
+async fn hasten(fast: &mut Flow<'_>, other: &mut Flow<'_>) -> Result<(), Failure> {
+    let from = watch(fast.from, Interest::WRITABLE, fast.ends)?;
+    let to = watch(fast.to, Interest::READABLE | Interest::WRITABLE, fast.ends)?;
     let mut fast = pin!(fast.run_unwoken(&to));
     let mut other = pin!(other.run(&to, &from));
     let mut other_ended = false;
     loop {
         tokio::select! {
-            turn = &mut fast => return turn.map(drop).map_err(|failed| (true, failed)),
-            turn = &mut other, if !other_ended => match turn.map_err(|failed| (false, failed))? {
+            done = &mut fast => return done,
+            turn = &mut other, if !other_ended => match turn? {
                 Turn::Ended => other_ended = true,
-                Turn::Fast | Turn::Slow => return Ok(()),
+                Turn::Fast => return Ok(()),
             },
         }
     }
@@ -120,17 +112,17 @@ async fn hasten(fast: &mut Flow<'_>, other: &mut Flow<'_>) -> Result<(), (bool, 
 
 /// The deprecated constructor asks that the descriptor never changes, as a borrowed one does not; its successor is `unsafe`.
 #[expect(deprecated)]
-fn watch(socket: &TcpStream, interest: Interest) -> io::Result<Watched<'_>> {
-    AsyncFd::with_interest(socket.as_fd(), interest)
+fn watch(socket: &TcpStream, interest: Interest, ends: Ends) -> Result<Watched<'_>, Failure> {
+    AsyncFd::with_interest(socket.as_fd(), interest).map_err(|error| (ends.from, error))
 }
 
 impl<'a> Flow<'a> {
-    fn new(from: &'a TcpStream, to: &'a TcpStream, moved: &'a AtomicU64, held: Held) -> Self {
-        Self { from, to, moved, held, pace: Pace::new(), ended: false }
+    fn new(from: &'a TcpStream, to: &'a TcpStream, moved: &'a AtomicU64, ends: Ends, held: Held) -> Self {
+        Self { from, to, moved, ends, held, pace: Pace::new(), ended: false }
     }
 
     /// Moves what comes, as it comes.
-    async fn run(&mut self, from: &Watched<'_>, to: &Watched<'_>) -> Result<Turn, Failed> {
+    async fn run(&mut self, from: &Watched<'_>, to: &Watched<'_>) -> Result<Turn, Failure> {
         loop {
             let given = self.give(to).await?;
             if self.ended {
@@ -139,32 +131,32 @@ impl<'a> Flow<'a> {
             if self.pace.is_fast_with(given) {
                 return Ok(Turn::Fast);
             }
-            let mut ready = from.readable().await.map_err(Failed::Read)?;
+            let mut ready = from.readable().await.map_err(|error| (self.ends.from, error))?;
             match self.take(false) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                taken => taken.map_err(Failed::Read)?,
+                taken => taken.map_err(|error| (self.ends.from, error))?,
             }
         }
     }
 
-    /// Looks every so often. Where there is no timer to be had, the source is as good as slow.
-    async fn run_unwoken(&mut self, to: &Watched<'_>) -> Result<Turn, Failed> {
-        let Ok(pause) = Pause::new() else { return Ok(Turn::Slow) };
+    /// Looks every so often, until the source is slow or has ended. Where there is no timer to be had, the source is as good as slow.
+    async fn run_unwoken(&mut self, to: &Watched<'_>) -> Result<(), Failure> {
+        let Ok(pause) = Pause::new() else { return Ok(()) };
         loop {
-            pause.wait().await.map_err(Failed::Read)?;
+            pause.wait().await.map_err(|error| (self.ends.from, error))?;
             let mut octets = 0;
             loop {
                 octets += self.give(to).await?;
                 if self.ended {
-                    return Ok(Turn::Ended);
+                    return Ok(());
                 }
                 match self.take(true) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    taken => taken.map_err(Failed::Read)?,
+                    taken => taken.map_err(|error| (self.ends.from, error))?,
                 }
             }
             if self.pace.is_slow_with(octets) {
-                return Ok(Turn::Slow);
+                return Ok(());
             }
         }
     }
@@ -198,17 +190,17 @@ impl<'a> Flow<'a> {
     }
 
     /// Gives all that is held, and the end of the direction as a half-close; how many octets that were.
-    async fn give(&mut self, to: &Watched<'_>) -> Result<usize, Failed> {
+    async fn give(&mut self, to: &Watched<'_>) -> Result<usize, Failure> {
         let mut given = 0;
         while !self.held.is_empty() {
-            let mut ready = to.writable().await.map_err(Failed::Write)?;
+            let mut ready = to.writable().await.map_err(|error| (self.ends.to, error))?;
             match self.held.give(self.to) {
                 Ok(octets) => {
                     given += octets;
                     self.moved.fetch_add(octets as u64, Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) => return Err(Failed::Write(error)),
+                Err(error) => return Err((self.ends.to, error)),
             }
             // A source that never runs dry is not all that this thread serves.
             consume_budget().await;
@@ -265,13 +257,13 @@ mod tests {
         (client.unwrap(), accepted.unwrap().0)
     }
 
-    /// The child's end, the server's, and whether the relay between them went well; it tells what it has moved.
+    /// The child's end, the server's, and the relay between them, which tells whether the child broke it, if it broke, and what it has moved.
     async fn relayed(seen: &'static [u8]) -> (net::TcpStream, net::TcpStream, JoinHandle<(Option<bool>, u64, u64)>) {
         let ((child, client), (server, origin)) = (pair().await, pair().await);
         let (client, server) = (client.into_std().unwrap(), server.into_std().unwrap());
         let relay = tokio::spawn(async move {
             let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-            let broken = relay(&client, &server, seen.to_vec(), &sent, &received).await.err().map(|broken| broken.up);
+            let broken = relay(&client, &server, seen.to_vec(), &sent, &received).await.err().map(|(blame, _)| blame == Blame::Downstream);
             (broken, sent.into_inner(), received.into_inner())
         });
         (child, origin, relay)
@@ -335,8 +327,8 @@ mod tests {
         let ((mut child, client), (server, mut origin)) = (pair().await, pair().await);
         let (client, server) = (client.into_std().unwrap(), server.into_std().unwrap());
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-        let mut up = Flow::new(&client, &server, &sent, Held::Bytes(b"from the child".to_vec(), 0));
-        let mut down = Flow::new(&server, &client, &received, Held::Nothing);
+        let mut up = Flow::new(&client, &server, &sent, UP, Held::Bytes(b"from the child".to_vec(), 0));
+        let mut down = Flow::new(&server, &client, &received, DOWN, Held::Nothing);
         origin.write_all(b"few").await.unwrap();
         assert!(hasten(&mut down, &mut up).await.is_ok());
         let mut got = [0; 3];
@@ -369,10 +361,10 @@ mod tests {
     async fn what_cannot_be_spliced_is_copied() {
         let ((mut source, from), (to, mut sink)) = (pair().await, pair().await);
         let (from, to, moved) = (from.into_std().unwrap(), to.into_std().unwrap(), AtomicU64::new(0));
-        let mut flow = Flow::new(&from, &to, &moved, Held::Nothing);
+        let mut flow = Flow::new(&from, &to, &moved, UP, Held::Nothing);
         source.write_all(b"through memory").await.unwrap();
         source.shutdown().await.unwrap();
-        let watched = watch(&to, Interest::WRITABLE).unwrap();
+        let watched = watch(&to, Interest::WRITABLE, UP).unwrap();
         while !flow.ended {
             flow.copy().unwrap();
             assert!(flow.give(&watched).await.is_ok());

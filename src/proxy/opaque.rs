@@ -18,11 +18,11 @@ use super::flow;
 use crate::{
     audit::{Blame, Guard},
     defence::crash_on,
-    upstream::{Outbound, Tunnel},
+    upstream::Outbound,
 };
 
 /// Octets of the buffer where splice(2) does not serve; on the heap only while bytes are in flight.
-const COPY_SIZE: usize = 16 * 1024;
+pub(super) const COPY_SIZE: usize = 16 * 1024;
 
 /// Relays until both directions have ended. `seen` was read from the client already and goes first.
 /// An error on either side resets both; `guard` gets the counts and the blame.
@@ -32,7 +32,7 @@ pub async fn relay(client: TcpStream, server: Outbound, seen: Vec<u8>, guard: Gu
         Outbound::Socket(server) => sockets(client, server, seen, &tally).await,
         Outbound::Tunnel(server) => {
             let mut client = End(client);
-            let done = tunnel(&mut client.0, server, seen, &tally).await;
+            let done = through_memory(&mut client.0, server, seen, &tally).await;
             if done.is_err() {
                 client.reset();
             }
@@ -67,37 +67,7 @@ async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Ta
     let internal = |error| (Blame::Internal, error);
     let (client, server) = (End(client.into_std().map_err(internal)?), End(server.into_std().map_err(internal)?));
     crash_on(&seen);
-    let relayed = flow::relay(&client.0, &server.0, seen, &tally.sent, &tally.received).await;
-    relayed.map_err(|broken| {
-        client.reset();
-        server.reset();
-        match broken.up {
-            true => broken.failed.blame(Blame::Downstream, Blame::Upstream),
-            false => broken.failed.blame(Blame::Upstream, Blame::Downstream),
-        }
-    })
-}
-
-/// Byte by byte through memory.
-#[cfg(not(target_os = "linux"))]
-async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
-    let (mut client, mut server) = (End(client), End(server));
-    let moved = async {
-        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.0.split(), server.0.split());
-        let up = async {
-            crash_on(&seen);
-            to_server.write_all(&seen).await.map_err(|e| (Blame::Upstream, e))?;
-            tally.sent.fetch_add(seen.len() as u64, Relaxed);
-            let pumped = pump_bytes(&mut from_client, &mut to_server, &tally.sent).await;
-            pumped.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
-        };
-        let down = async {
-            let pumped = pump_bytes(&mut from_server, &mut to_client, &tally.received).await;
-            pumped.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream))
-        };
-        tokio::try_join!(up, down).map(drop)
-    };
-    let done = moved.await;
+    let done = flow::relay(&client.0, &server.0, seen, &tally.sent, &tally.received).await;
     if done.is_err() {
         client.reset();
         server.reset();
@@ -105,34 +75,52 @@ async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Ta
     done
 }
 
-/// There is no socket whose bytes the kernel could move.
-async fn tunnel(client: &mut TcpStream, server: Tunnel, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+#[cfg(not(target_os = "linux"))]
+async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+    let (mut client, mut server) = (End(client), End(server));
+    crash_on(&seen);
+    let done = through_memory(&mut client.0, &mut server.0, seen, tally).await;
+    if done.is_err() {
+        client.reset();
+        server.reset();
+    }
+    done
+}
+
+/// Where there are no two sockets between which the kernel could move the bytes.
+async fn through_memory(
+    client: &mut TcpStream,
+    server: impl AsyncRead + AsyncWrite + Unpin,
+    seen: Vec<u8>,
+    tally: &Tally,
+) -> Result<(), (Blame, io::Error)> {
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let (mut from_client, mut to_client) = client.split();
     let up = async {
         to_server.write_all(&seen).await.map_err(|e| (Blame::Upstream, e))?;
         tally.sent.fetch_add(seen.len() as u64, Relaxed);
         drop(seen);
-        let pumped = pump_bytes(&mut from_client, &mut to_server, &tally.sent).await;
-        pumped.map_err(|failed| failed.blame(Blame::Downstream, Blame::Upstream))
+        pump_bytes(&mut from_client, &mut to_server, &tally.sent, UP).await
     };
-    let down = async {
-        let pumped = pump_bytes(&mut from_server, &mut to_client, &tally.received).await;
-        pumped.map_err(|failed| failed.blame(Blame::Upstream, Blame::Downstream))
-    };
+    let down = pump_bytes(&mut from_server, &mut to_client, &tally.received, DOWN);
     tokio::try_join!(up, down).map(drop)
 }
 
 /// One direction, to its end, which is passed on as a half-close.
-async fn pump_bytes(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), moved: &AtomicU64) -> Result<(), Failed> {
+async fn pump_bytes(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &AtomicU64,
+    ends: Ends,
+) -> Result<(), (Blame, io::Error)> {
     let mut buffer = vec![0; COPY_SIZE];
     loop {
-        let n = from.read(&mut buffer).await.map_err(Failed::Read)?;
+        let n = from.read(&mut buffer).await.map_err(|error| (ends.from, error))?;
         if n == 0 {
             break;
         }
-        to.write_all(&buffer[..n]).await.map_err(Failed::Write)?;
-        to.flush().await.map_err(Failed::Write)?;
+        to.write_all(&buffer[..n]).await.map_err(|error| (ends.to, error))?;
+        to.flush().await.map_err(|error| (ends.to, error))?;
         moved.fetch_add(n as u64, Relaxed);
     }
     // The other side may be gone already; then there is no one to tell.
@@ -146,11 +134,15 @@ pub fn reset(stream: TcpStream) {
     drop(stream.set_zero_linger());
 }
 
-/// Which side of a move failed.
-pub(super) enum Failed {
-    Read(io::Error),
-    Write(io::Error),
+/// Who is to blame for what fails at either end of a direction.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub from: Blame,
+    pub to: Blame,
 }
+
+pub(super) const UP: Ends = Ends { from: Blame::Downstream, to: Blame::Upstream };
+pub(super) const DOWN: Ends = Ends { from: Blame::Upstream, to: Blame::Downstream };
 
 /// Counts that reach the record even if the relay is dropped halfway.
 struct Tally {
@@ -162,14 +154,5 @@ struct Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         self.guard.bytes(self.sent.load(Relaxed), self.received.load(Relaxed));
-    }
-}
-
-impl Failed {
-    fn blame(self, reader: Blame, writer: Blame) -> (Blame, io::Error) {
-        match self {
-            Self::Read(error) => (reader, error),
-            Self::Write(error) => (writer, error),
-        }
     }
 }
