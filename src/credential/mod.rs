@@ -7,6 +7,7 @@ use crate::{host::Host, provider::ProviderName, route::Forward, secret::Secret};
 mod apply;
 mod injection;
 mod needles;
+mod sieve;
 mod stored;
 
 pub use apply::{ApplyError, Authorized, apply};

@@ -7,12 +7,15 @@ use base64::{Engine, engine::general_purpose};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::sieve::Sieve;
+
 /// Shorter values turn up by chance, and filling those in would damage honest answers.
 const SHORTEST: usize = 12;
 
 /// Every spelling of the values that are looked for.
 pub struct Needles {
     automaton: AhoCorasick,
+    sieve: Sieve,
     spellings: Vec<Vec<u8>>,
     /// Of the longest spelling, in bytes.
     longest: usize,
@@ -33,10 +36,11 @@ impl Needles {
             return None;
         }
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&spellings).ok()?;
+        let sieve = Sieve::new(&spellings)?;
         let longest = spellings.iter().map(Vec::len).max().unwrap_or(0);
         let mut first = Box::new([false; 256]);
         spellings.iter().for_each(|spelling| first[usize::from(spelling[0])] = true);
-        Some(Arc::new(Self { automaton, spellings, longest, first }))
+        Some(Arc::new(Self { automaton, sieve, spellings, longest, first }))
     }
 
     /// Overwrites every hit; how many there were.
@@ -57,14 +61,14 @@ impl Needles {
     }
 
     pub fn is_in(&self, bytes: &[u8]) -> bool {
-        self.automaton.is_match(bytes)
+        self.sieve.parts(bytes).any(|part| self.automaton.is_match(part))
     }
 
     /// Overwrites hits in header values; how many there were.
     pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
         let mut hits = 0;
         for value in headers.values_mut() {
-            if self.automaton.is_match(value.as_bytes()) {
+            if self.is_in(value.as_bytes()) {
                 let mut bytes = value.as_bytes().to_vec();
                 hits += self.fill(&mut bytes);
                 // Asterisks in place of bytes that were legal leave the value legal.
