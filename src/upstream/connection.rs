@@ -2,7 +2,7 @@
 
 use super::{
     Body, BoxError, InsertStream, Inserts, Protocol, TrailerBody, adapt, empty, expect, farewell::Child, last_words::LastWords,
-    outbound::Outbound, pool::Entry, queue::Queue, whole::Whole,
+    outbound::Outbound, pool::Entry, queue::Queue, read_ahead::ReadAhead, whole::Whole,
 };
 use crate::host::Target;
 use bytes::Bytes;
@@ -27,9 +27,10 @@ use std::{
 use tokio::runtime::Handle;
 use tokio_rustls::client::TlsStream;
 
-/// The largest header section accepted from a server, in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
-/// send long `content-security-policy` and `set-cookie` fields.
-const MAX_HEADER_LIST: u32 = 128 * 1024;
+/// The largest header section accepted from a server, in HTTP/2 in octets as RFC 9113 §6.5.2 counts them: eight times hyper's default, since services
+/// send long `content-security-policy` and `set-cookie` fields. In HTTP/1.1 also what is read of a body at once: more would not be in the core's
+/// own cache any longer when it is scrubbed and encrypted.
+const MAX_HEAD: usize = 128 * 1024;
 
 /// Header fields of a response in HTTP/1.1; hyper's default of 100 is less than some servers send.
 const MAX_HEADERS: usize = 256;
@@ -97,7 +98,7 @@ struct Streams {
     limit: Arc<Limit>,
 }
 
-type H2Connection = http2::Connection<TokioIo<LastWords<TlsStream<Outbound>>>, Body, TokioExecutor>;
+type H2Connection = http2::Connection<TokioIo<LastWords<TlsStream<ReadAhead<Outbound>>>>, Body, TokioExecutor>;
 
 /// One stream's place among those the server allows; free again when dropped.
 pub struct Stream(Arc<Streams>);
@@ -135,7 +136,7 @@ struct Sending {
 }
 
 /// Starts HTTP on a TLS connection.
-pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol, limit: Arc<Limit>) -> hyper::Result<Opened> {
+pub async fn open(stream: TlsStream<ReadAhead<Outbound>>, protocol: Protocol, limit: Arc<Limit>) -> hyper::Result<Opened> {
     let stream = LastWords::new(stream);
     match protocol {
         Protocol::Http1 => {
@@ -144,6 +145,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol, limit: Arc<Li
             let mut builder = http1::Builder::new();
             builder
                 .preserve_header_case(true)
+                .max_buf_size(MAX_HEAD)
                 .max_headers(MAX_HEADERS)
                 // To be mended before they are passed on (RFC 9112 §5.1, §5.2).
                 .allow_spaces_after_header_name_in_responses(true)
@@ -156,7 +158,7 @@ pub async fn open(stream: TlsStream<Outbound>, protocol: Protocol, limit: Arc<Li
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .max_header_list_size(MAX_HEADER_LIST)
+                .max_header_list_size(MAX_HEAD as u32)
                 .initial_max_send_streams(limit.last())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW);

@@ -15,6 +15,7 @@ mod outbound;
 mod pool;
 mod proxy;
 mod queue;
+mod read_ahead;
 mod roots;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use self::{
     no_proxy::{NoProxy, entries as no_proxy_entries},
     outbound::{Outbound, Tunnel},
     proxy::{InvalidProxy, Proxies},
+    read_ahead::ReadAhead,
     whole::Whole,
 };
 pub use self::{error::UpstreamError, roots::RootsError, tls::BadCertificate};

@@ -3,6 +3,7 @@
 use super::{
     Protocol, UpstreamError,
     outbound::Outbound,
+    read_ahead::ReadAhead,
     roots::{self, RootsError},
 };
 use crate::host::{Host, Target};
@@ -74,13 +75,18 @@ impl Client {
     }
 
     /// A TLS connection on `tcp` whose certificate verified for the target's host, and what it speaks.
-    pub async fn connect(&self, tcp: Outbound, target: &Target, offer: Offer) -> Result<(TlsStream<Outbound>, Protocol), UpstreamError> {
+    pub async fn connect(
+        &self,
+        tcp: Outbound,
+        target: &Target,
+        offer: Offer,
+    ) -> Result<(TlsStream<ReadAhead<Outbound>>, Protocol), UpstreamError> {
         let configs = self.ready().await?;
         let config = match offer {
             Offer::Http1 => &configs.http1,
             Offer::Any => &configs.any,
         };
-        let handshake = TlsConnector::from(config.clone()).connect(server_name(target)?, tcp);
+        let handshake = TlsConnector::from(config.clone()).connect(server_name(target)?, ReadAhead::new(tcp));
         let stream = match timeout(self.timeout, handshake).await {
             Ok(connected) => connected.map_err(|source| failure(target, source))?,
             Err(_) => {
