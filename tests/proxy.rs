@@ -6,21 +6,25 @@
 #[path = "support/proxy.rs"]
 mod support;
 
+use authsome::upstream::Body;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Version};
 use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, read_head, tcp_server, text, tls_server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const H1: &[&str] = &["http/1.1"];
 const H2: &[&str] = &["h2"];
 const BOTH: &[&str] = &["h2", "http/1.1"];
 const NONE: &[&str] = &[];
 
-fn get(path: &str) -> Request<authsome::upstream::Body> {
+fn get(path: &str) -> Request<Body> {
     Request::get(path).header("authorization", "Bearer authsome-proxy-managed").body(empty()).unwrap()
 }
 
@@ -544,7 +548,8 @@ async fn a_definitions_own_placeholder_is_told() {
     }
 }
 
-/// While the server thinks, and in the middle of an answer: it sees its own connection end. With a farewell, a child may only have said all.
+/// While the server thinks, in the middle of an answer, after an upload and in the middle of one: it sees its own connection end. With a farewell, a child
+/// may only have said all.
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_request_along() {
     let ca = Ca::new();
@@ -553,8 +558,11 @@ async fn a_client_that_leaves_takes_its_request_along() {
         let saw = saw.clone();
         async move {
             let head = read_head(&mut stream).await.unwrap();
-            if head.starts_with("GET /answered ") {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+            match head.split(' ').nth(1) {
+                Some("/answered") => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap(),
+                Some("/sent") => drop(stream.read_exact(&mut [0; 8]).await.unwrap()),
+                Some("/half-sent") => drop(stream.read_exact(&mut [0; 4]).await.unwrap()),
+                _ => {}
             }
             saw.send("asked").unwrap();
             drop(stream.read(&mut [0]).await);
@@ -563,10 +571,13 @@ async fn a_client_that_leaves_takes_its_request_along() {
     })
     .await;
     let proxy = Proxy::before(addr, &ca).await;
-    for path in ["/", "/answered"] {
+    let upload = "Content-Length: 8\r\n\r\n";
+    for (path, rest) in
+        [("/", "\r\n"), ("/answered", "\r\n"), ("/sent", &format!("{upload}12345678")), ("/half-sent", &format!("{upload}1234"))]
+    {
         for reset in [false, true] {
             let mut client = proxy.tls(NAME, H1).await.unwrap();
-            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: {NAME}:{}\r\n\r\n", addr.port()).as_bytes()).await.unwrap();
+            client.write_all(format!("PUT {path} HTTP/1.1\r\nHost: {NAME}:{}\r\n{rest}", addr.port()).as_bytes()).await.unwrap();
             assert_eq!(events.recv().await, Some("asked"));
             if reset {
                 client.get_ref().0.set_zero_linger().unwrap();
@@ -575,7 +586,64 @@ async fn a_client_that_leaves_takes_its_request_along() {
             assert_eq!(events.recv().await, Some("left"), "{path} {reset}");
         }
     }
-    proxy.records(4).await;
+    proxy.records(8).await;
+}
+
+/// Then the upload is read by a task that nobody waits for.
+#[tokio::test]
+async fn a_client_that_leaves_after_an_upload_that_was_answered_early_takes_it_along() {
+    let ca = Ca::new();
+    let (saw, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let addr = tls_server(ca.acceptor(NAME, H1), move |mut stream| {
+        let saw = saw.clone();
+        async move {
+            read_head(&mut stream).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            saw.send("sent").unwrap();
+            drop(stream.read(&mut [0]).await);
+            saw.send("left").unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(addr, &ca).await;
+    let mut client = proxy.tls(NAME, H1).await.unwrap();
+    client.write_all(format!("PUT / HTTP/1.1\r\nHost: {NAME}:{}\r\nContent-Length: 8\r\n\r\n", addr.port()).as_bytes()).await.unwrap();
+    assert!(read_head(&mut client).await.unwrap().starts_with("HTTP/1.1 200"));
+    client.read_exact(&mut [0; 4]).await.unwrap();
+    client.write_all(b"12345678").await.unwrap();
+    assert_eq!(events.recv().await, Some("sent"));
+    drop(client);
+    assert_eq!(events.recv().await, Some("left"));
+}
+
+/// By what its connection costs besides: with records of 1 KiB that is a fiftieth.
+#[tokio::test]
+async fn an_upload_goes_on_in_large_records() {
+    const LENGTH: usize = 4 << 20;
+    let ca = Ca::new();
+    let origin = tls_server(ca.acceptor(NAME, H1), |mut stream| async move {
+        read_head(&mut stream).await.unwrap();
+        stream.read_exact(&mut vec![0; LENGTH]).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+    .await;
+    let (count, mut counts) = tokio::sync::mpsc::unbounded_channel();
+    let wire = tcp_server(move |mut stream| {
+        let count = count.clone();
+        async move {
+            let mut onwards = TcpStream::connect(origin).await.unwrap();
+            count.send(tokio::io::copy_bidirectional(&mut stream, &mut onwards).await.unwrap().0).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::before(wire, &ca).await;
+    let upload = Request::put("/").body(Full::new(Bytes::from(vec![b'x'; LENGTH])).map_err(|never| match never {}).boxed()).unwrap();
+    let answer = proxy.client(H1).await.send(wire.port(), upload).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let wire = counts.recv().await.unwrap() as usize;
+    assert!(wire < LENGTH + LENGTH / 200, "{} octets besides", wire - LENGTH);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -50,6 +50,29 @@ struct Incoming {
     ahead: Vec<u8>,
     /// Said by a close_notify, after which the child may still read (RFC 8446 §6.1).
     farewell: Farewell,
+    pause: Pause,
+}
+
+/// For as long as hyper reads a body, and sees by itself.
+#[derive(Default)]
+struct Pause {
+    on: bool,
+    waiting: Option<Waker>,
+}
+
+impl Pause {
+    fn end(&mut self) {
+        self.on = false;
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.on {
+            return Poll::Ready(());
+        }
+        self.waiting = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Watch {
@@ -57,9 +80,19 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While hyper reads a request's body, until that has been read or is dropped.
+    pub fn pause(&self) {
+        self.lock().pause.on = true;
+    }
+
+    pub fn resume(&self) {
+        self.lock().pause.end();
+    }
+
     /// Ready once the connection is broken: by a reset, or by an end without close_notify.
     pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         let mut incoming = self.lock();
+        ready!(incoming.pause.poll_over(context));
         if incoming.farewell.is_said() || !incoming.ahead.is_empty() {
             return Poll::Pending;
         }
@@ -70,19 +103,17 @@ impl Watch {
         }
         match read.filled() {
             [] => incoming.farewell.say(),
-            octets => {
-                incoming.ahead.extend_from_slice(octets);
-                // hyper may wait for them: it looked before.
-                context.waker().wake_by_ref();
-            }
+            octets => incoming.ahead.extend_from_slice(octets),
         }
+        // Whoever is to hear of it may have looked before.
+        context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
 impl Downstream {
     pub fn new(stream: Box<TlsStream<ReadAhead<TcpStream>>>, ending: Ending, farewell: Farewell) -> Self {
-        let incoming = Incoming { stream, ahead: Vec::new(), farewell };
+        let incoming = Incoming { stream, ahead: Vec::new(), farewell, pause: Pause::default() };
         Self { incoming: Watch(Arc::new(Mutex::new(incoming))), ending, linger: None }
     }
 
@@ -204,5 +235,29 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Wake;
+
+    #[test]
+    fn the_end_of_a_pause_wakes() {
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Relaxed);
+            }
+        }
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let (waker, mut pause) = (woken.clone().into(), Pause::default());
+        let mut context = Context::from_waker(&waker);
+        assert!(pause.poll_over(&mut context).is_ready());
+        pause.on = true;
+        assert!(pause.poll_over(&mut context).is_pending() && !woken.0.load(Relaxed));
+        pause.end();
+        assert!(woken.0.load(Relaxed) && pause.poll_over(&mut context).is_ready());
     }
 }

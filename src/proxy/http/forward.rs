@@ -72,7 +72,7 @@ fn begin(session: &Session, request: &Request<Incoming>) -> Arc<Exchange> {
 async fn attempt(session: &Session, exchange: &Arc<Exchange>, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let child = upgrade::asked(&mut request);
     let (mut parts, body) = request.into_parts();
-    let body = Lingering::new(body, parts.version);
+    let body = Lingering::new(body, parts.version, session.watch.clone());
     check_authority(session, exchange, &parts)?;
     check_policy(session, exchange, &parts)?;
     check_coding(exchange, &parts)?;

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::{runtime::Handle, time::timeout};
 
+use super::downstream::Watch;
 use crate::upstream::{BoxError, Whole};
 
 /// How long it is read on: time for a child to see the answer and to end the stream itself.
@@ -24,12 +25,20 @@ pub struct Lingering {
     /// `None` once dropped.
     body: Option<Whole>,
     h2: bool,
+    /// Paused until the body has ended.
+    watch: Option<Watch>,
 }
 
 impl Lingering {
     /// `version` is that of the request.
-    pub fn new(body: Incoming, version: Version) -> Self {
-        Self { body: Some(Whole::new(body, version)), h2: version == Version::HTTP_2 }
+    pub fn new(body: Incoming, version: Version, watch: Watch) -> Self {
+        let watch = (!body.is_end_stream()).then_some(watch);
+        watch.iter().for_each(Watch::pause);
+        Self { body: Some(Whole::new(body, version)), h2: version == Version::HTTP_2, watch }
+    }
+
+    fn ended(&mut self) {
+        self.watch.take().iter().for_each(Watch::resume);
     }
 }
 
@@ -38,7 +47,12 @@ impl Body for Lingering {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
+            self.ended();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -52,6 +66,7 @@ impl Body for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
+        self.ended();
         let unread = self.body.take().filter(|body| self.h2 && !body.is_end_stream());
         // Without a runtime there is no connection either.
         if let (Some(mut body), Ok(runtime)) = (unread, Handle::try_current()) {

@@ -72,6 +72,8 @@ pub struct Session {
     pub ending: Ending,
     /// Said by a child that speaks HTTP/1.1 and has nothing more to say.
     pub farewell: Farewell,
+    /// Sees such a child leave.
+    pub watch: Watch,
     /// What goes to the child besides what hyper writes, in HTTP/1.1.
     pub inserts: Inserts,
 }
@@ -96,9 +98,18 @@ pub async fn serve(opened: Opened, destination: Destination, rules: Rules, conte
     let (ending, farewell, inserts) = (Ending::default(), Farewell::default(), Inserts::default());
     let downstream = Downstream::new(stream, ending.clone(), farewell.clone());
     let failure = Mutex::new(failure);
-    let session =
-        Arc::new(Session { destination, rules, context, protocol, failure, ending: ending.clone(), farewell, inserts: inserts.clone() });
     let watch = downstream.watch();
+    let session = Arc::new(Session {
+        destination,
+        rules,
+        context,
+        protocol,
+        failure,
+        ending: ending.clone(),
+        farewell,
+        watch: watch.clone(),
+        inserts: inserts.clone(),
+    });
     // On the heap for as long as there is a request: hyper would keep room for it in every idle HTTP/1.1 connection, and move it with every
     // HTTP/2 stream.
     let forward = move |request| Box::pin(forward(session.clone(), request));
@@ -127,9 +138,9 @@ async fn watched(
     watch: Watch,
     inserts: Inserts,
 ) -> Result<Response<TrailerBody<Watched<Body>>>, BoxError> {
-    let response = std::future::poll_fn(|context| match watch.poll_left(context) {
-        Poll::Ready(left) => Poll::Ready(Err(left.into())),
-        Poll::Pending => forwarding.as_mut().poll(context),
+    let response = std::future::poll_fn(|context| match forwarding.as_mut().poll(context) {
+        Poll::Pending => watch.poll_left(context).map(|left| Err(left.into())),
+        response => response,
     });
     Ok(response.await?.map(|body| inserts.trailers_of(Watched { body, watch })))
 }
