@@ -25,10 +25,6 @@ impl<S> ReadAhead<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, ahead: BytesMut::new(), more: false }
     }
-
-    pub fn get_ref(&self) -> &S {
-        &self.stream
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::upstream::{BoxError, Farewell, ReadAhead};
+use crate::upstream::{BoxError, Farewell};
 
 /// After our last octet, how long a child that goes on sending may be silent before its connection is closed; nginx's lingering_timeout.
 const LINGER: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub struct Watch(Arc<Mutex<Incoming>>);
 
 /// The stream, and what was read while a request was under way: of the next one, or of a body.
 struct Incoming {
-    stream: Box<TlsStream<ReadAhead<TcpStream>>>,
+    stream: Box<TlsStream<TcpStream>>,
     ahead: Vec<u8>,
     /// Said by a close_notify, after which the child may still read (RFC 8446 §6.1).
     farewell: Farewell,
@@ -112,7 +112,7 @@ impl Watch {
 }
 
 impl Downstream {
-    pub fn new(stream: Box<TlsStream<ReadAhead<TcpStream>>>, ending: Ending, farewell: Farewell) -> Self {
+    pub fn new(stream: Box<TlsStream<TcpStream>>, ending: Ending, farewell: Farewell) -> Self {
         let incoming = Incoming { stream, ahead: Vec::new(), farewell, pause: Pause::default() };
         Self { incoming: Watch(Arc::new(Mutex::new(incoming))), ending, linger: None }
     }
@@ -159,7 +159,7 @@ impl Drop for Downstream {
     fn drop(&mut self) {
         if self.ending.reset.load(Relaxed) || std::thread::panicking() {
             // A socket that refuses the option is dead already.
-            drop(self.incoming.lock().stream.get_ref().0.get_ref().set_zero_linger());
+            drop(self.incoming.lock().stream.get_ref().0.set_zero_linger());
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{ALPN_H2, ALPN_HTTP10, ALPN_HTTP11, LeafError, leaf::Offer};
 use crate::{
     host::Name,
     proxy::{Context, detect::Hello},
-    upstream::{Destination, Protocol, ReadAhead, UpstreamError},
+    upstream::{Destination, Protocol, UpstreamError},
 };
 
 /// From our first answer to the child's Finished, besides the time the upstream took.
@@ -20,7 +20,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// The child's connection with its TLS taken off.
 pub struct Opened {
     /// On the heap: whoever keeps it would have room for each place it was in.
-    pub stream: Box<TlsStream<ReadAhead<TcpStream>>>,
+    pub stream: Box<TlsStream<TcpStream>>,
     pub protocol: Protocol,
     /// Why the upstream could not be reached, for the answer to the first request.
     pub failure: Option<UpstreamError>,
@@ -58,7 +58,7 @@ pub async fn terminate(
         return Err(TerminateError::Gone);
     }
     let config = context.authority.server_config(name, offer(&hello, spoken))?;
-    let handshake = StartHandshake::from_parts(hello.accepted, ReadAhead::new(client)).into_stream(config);
+    let handshake = StartHandshake::from_parts(hello.accepted, client).into_stream(config);
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
         Err(_) => return Err(TerminateError::TooSlow),
         Ok(Err(error)) => return Err(handshake_error(error)),
