@@ -197,10 +197,8 @@ fn matching(matched: &Match) -> Vec<Expression> {
             payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1),
             compare(NFT_CMP_EQ, &[*kind]),
         ],
-        Match::Established => {
-            let bits = (NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED).to_ne_bytes();
-            vec![expression("ct", vec![be(1, NFT_REG_1), be(2, NFT_CT_STATE)]), mask(&bits), compare(NFT_CMP_NEQ, &[0; 4])]
-        }
+        Match::Established => connection_state(NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED),
+        Match::Untracked => connection_state(NF_CT_STATE_UNTRACKED),
     }
 }
 
@@ -219,6 +217,7 @@ const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_CT_STATE: u32 = 0;
 const NF_CT_STATE_ESTABLISHED: u32 = 1 << 1;
 const NF_CT_STATE_RELATED: u32 = 1 << 2;
+const NF_CT_STATE_UNTRACKED: u32 = 1 << 6;
 /// enum nft_fib_result, nft_fib_flags; RTN_LOCAL of linux/rtnetlink.h.
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFTA_FIB_F_DADDR: u32 = 1 << 1;
@@ -256,6 +255,11 @@ fn payload(base: u32, offset: u32, length: u32) -> Expression {
 fn mask(bits: &[u8]) -> Expression {
     let zero = vec![0; bits.len()];
     expression("bitwise", vec![be(1, NFT_REG_1), be(2, NFT_REG_1), be(3, bits.len() as u32), data(4, bits), data(5, &zero)])
+}
+
+/// Any of those states. NFTA_CT_DREG, NFTA_CT_KEY.
+fn connection_state(bits: u32) -> Vec<Expression> {
+    vec![expression("ct", vec![be(1, NFT_REG_1), be(2, NFT_CT_STATE)]), mask(&bits.to_ne_bytes()), compare(NFT_CMP_NEQ, &[0; 4])]
 }
 
 /// NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS.
@@ -302,6 +306,7 @@ fn deciding(verdict: Verdict) -> Vec<Expression> {
         // NFTA_REDIR_REG_PROTO_MIN.
         Verdict::Redirect(port) => vec![immediate(&port.to_be_bytes()), expression("redir", vec![be(1, NFT_REG_1)])],
         Verdict::Masquerade => vec![expression("masq", vec![])],
+        Verdict::NoTrack => vec![expression("notrack", vec![])],
     }
 }
 

@@ -1,6 +1,6 @@
 //! nftables rules as plain data; [`Ruleset`]'s `Display` is nft(8) syntax, as `nft list ruleset` prints it.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use crate::{error::Result, link::IpNet, nft};
 
@@ -90,6 +90,8 @@ pub enum Match {
     Icmpv6(u8),
     /// Belongs to a connection that was let through before.
     Established,
+    /// Was taken out of connection tracking by [`Verdict::NoTrack`], or never is in it.
+    Untracked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub enum Verdict {
     Redirect(u16),
     /// From the address of the link it leaves by.
     Masquerade,
+    /// To no connection's; the next rule goes on. In chains of priority [`RAW`].
+    NoTrack,
 }
 
 /// The rules of a namespace whose traffic is served by listeners on its own loopback addresses.
@@ -129,57 +133,45 @@ pub struct Redirect {
 
 /// Neighbour solicitation and advertisement, RFC 4861 §4.3, §4.4.
 pub(crate) const NEIGHBOUR: [u8; 2] = [135, 136];
-/// NF_IP_PRI_NAT_DST, _FILTER and _NAT_SRC, linux/netfilter_ipv4.h.
+/// NF_IP_PRI_RAW, _NAT_DST, _FILTER and _NAT_SRC, linux/netfilter_ipv4.h. Connections are tracked right after RAW.
+pub const RAW: i32 = -300;
 pub const NAT_DST: i32 = -100;
 pub const FILTER: i32 = 0;
 pub const NAT_SRC: i32 = 100;
 
 impl Ruleset {
     /// Redirection for sockets of the namespace. In this order: DNS; what is local stays local; the intercepted ports; QUIC is refused at once so
-    /// that clients fall back to TCP. Most packets belong to a connection that was let through, which costs less to see than an address to look up.
+    /// that clients fall back to TCP. Most packets belong to a connection that was let through, which costs less to see than an address to look up;
+    /// and TCP that is not redirected costs less where no connection is kept of it.
     pub fn redirect(redirect: &Redirect) -> Self {
-        use Match::{Established, Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal};
-        let rule = |matches: &[Match], verdict| Rule { matches: matches.to_vec(), verdict, comment: None };
-        let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
+        use Match::{Established, Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal, Untracked};
+        let tcp = |matched: Match, verdict| rule(&[Of(Protocol::Tcp), matched], verdict);
+        let to_listener = Verdict::Redirect(redirect.listener);
         let intercepted = match &redirect.ports {
-            None => vec![rule(&[Of(Protocol::Tcp)], Verdict::Redirect(redirect.listener))],
-            Some(ports) => {
-                let port = |port: &u16| rule(&[Of(Protocol::Tcp), Port(*port)], Verdict::Redirect(redirect.listener));
-                let network = |net: &IpNet| rule(&[Of(Protocol::Tcp), To(*net)], Verdict::Redirect(redirect.listener));
-                ports.iter().map(port).chain(redirect.networks.iter().map(network)).collect()
-            }
+            None => vec![rule(&[Of(Protocol::Tcp)], to_listener)],
+            Some(ports) => ports.iter().map(|port| Port(*port)).chain(redirect.nobody()).map(|matched| tcp(matched, to_listener)).collect(),
         };
+        let dns = [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(&[Of(protocol), Port(53)], Verdict::Redirect(redirect.dns)));
         let local = || rule(&[ToLocal], Verdict::Accept);
-        let rejected = |net: &IpNet| rule(&[To(*net)], Verdict::Reject);
         let refused = match &redirect.barred {
             None => vec![rule(&[NotProtocol(Protocol::Tcp)], Verdict::Reject)],
             Some(barred) => {
                 // The kernel's own, to multicast addresses; without it there is no IPv6 on the link.
                 let neighbour = NEIGHBOUR.map(|kind| rule(&[Icmpv6(kind)], Verdict::Accept)).into_iter().filter(|_| !barred.is_empty());
-                neighbour.chain(redirect.networks.iter().chain(barred).map(rejected)).collect()
+                let nowhere = redirect.nobody().chain(barred.iter().map(|net| To(*net)));
+                neighbour.chain(nowhere.map(|to| rule(&[to], Verdict::Reject))).collect()
             }
         };
-        let established = rule(&[Established], Verdict::Accept);
         let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
-        let chain = |name: &str, kind, priority, rules| Chain {
-            name: name.to_owned(),
-            kind,
-            hook: Hook::Output,
-            priority,
-            policy: Policy::Accept,
-            rules,
-        };
-        Self {
-            tables: vec![Table {
-                family: Family::Inet,
-                name: redirect.table.clone(),
-                comment: None,
-                chains: vec![
-                    chain("redirect", Kind::Nat, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
-                    chain("refuse", Kind::Filter, FILTER, [established, local(), quic].into_iter().chain(refused).collect()),
-                ],
-            }],
-        }
+        let untracked = redirect.untracked();
+        let passed = (!untracked.is_empty()).then(|| tcp(Untracked, Verdict::Accept));
+        let first = passed.into_iter().chain([rule(&[Established], Verdict::Accept), local(), quic]);
+        let mut chains = untracked;
+        chains.extend([
+            chain("redirect", Kind::Nat, Hook::Output, NAT_DST, dns.into_iter().chain([local()]).chain(intercepted).collect()),
+            chain("refuse", Kind::Filter, Hook::Output, FILTER, first.chain(refused).collect()),
+        ]);
+        Self { tables: vec![Table { family: Family::Inet, name: redirect.table.clone(), comment: None, chains }] }
     }
 
     /// Replaces the tables of the same names in the calling thread's network namespace, in one atomic transaction.
@@ -192,6 +184,37 @@ impl Ruleset {
     pub fn create(&self) -> Result<()> {
         nft::create(self)
     }
+}
+
+impl Redirect {
+    /// To the networks where nobody is.
+    fn nobody(&self) -> impl Iterator<Item = Match> {
+        self.networks.iter().map(|net| Match::To(*net))
+    }
+
+    /// Takes out of connection tracking the TCP that is carried past the listeners, to nowhere barred; what comes by a link can be nothing else. No chains
+    /// if there is none.
+    fn untracked(&self) -> Vec<Chain> {
+        use Match::{In, Out, Port, Protocol as Of, To};
+        let (Some(ports), Some(barred)) = (&self.ports, &self.barred) else { return Vec::new() };
+        let loopback = || "lo".to_owned();
+        let tracked = [53].iter().chain(ports).map(|port| Port(*port)).chain(self.nobody()).chain(barred.iter().map(|net| To(*net)));
+        let tracked = tracked.map(|matched| rule(&[Of(Protocol::Tcp), matched], Verdict::Accept));
+        let rest = || rule(&[Of(Protocol::Tcp)], Verdict::NoTrack);
+        let leaving = iter::once(rule(&[Out(loopback())], Verdict::Accept)).chain(tracked).chain([rest()]);
+        vec![
+            chain("leaving", Kind::Filter, Hook::Output, RAW, leaving.collect()),
+            chain("arriving", Kind::Filter, Hook::Prerouting, RAW, vec![rule(&[In(loopback())], Verdict::Accept), rest()]),
+        ]
+    }
+}
+
+fn rule(matches: &[Match], verdict: Verdict) -> Rule {
+    Rule { matches: matches.to_vec(), verdict, comment: None }
+}
+
+fn chain(name: &str, kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), kind, hook, priority, policy: Policy::Accept, rules }
 }
 
 impl fmt::Display for Ruleset {
@@ -238,6 +261,7 @@ impl Chain {
     /// As nft names it: by the standard name where the hook has one for it.
     fn priority_name(&self) -> String {
         match (self.priority, self.hook) {
+            (RAW, _) => "raw".to_owned(),
             (FILTER, _) => "filter".to_owned(),
             (NAT_DST, Hook::Prerouting) => "dstnat".to_owned(),
             (NAT_SRC, Hook::Postrouting) => "srcnat".to_owned(),
@@ -271,6 +295,7 @@ impl fmt::Display for Rule {
             Verdict::Reject => write!(f, "reject with icmpx admin-prohibited")?,
             Verdict::Redirect(port) => write!(f, "redirect to :{port}")?,
             Verdict::Masquerade => write!(f, "masquerade")?,
+            Verdict::NoTrack => write!(f, "notrack")?,
         }
         self.comment.as_ref().map_or(Ok(()), |comment| write!(f, " comment \"{comment}\""))
     }
@@ -302,6 +327,7 @@ impl fmt::Display for Match {
             Self::Out(link) => write!(f, "oifname \"{link}\""),
             Self::Icmpv6(kind) => write!(f, "icmpv6 type {}", icmpv6_name(*kind).map_or_else(|| kind.to_string(), ToOwned::to_owned)),
             Self::Established => write!(f, "ct state established,related"),
+            Self::Untracked => write!(f, "ct state untracked"),
         }
     }
 }

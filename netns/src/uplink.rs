@@ -138,15 +138,14 @@ impl Inner {
     fn table(&self, denied: &[IpNet], journal: &Journal) -> Ruleset {
         use Match::{Established, From, Icmpv6, NotIn, Out, To, ToLocal};
         let rule = |matches: Vec<Match>, verdict| Rule { matches, verdict, comment: None };
-        // First in each chain: the packets of others, which are many, are looked at once.
+        // First in each chain that it may be in: most packets, others' as well, belong to a connection that was let through.
+        let established = || rule(vec![Established], Verdict::Accept);
         let others = || rule(vec![NotIn(self.link.clone())], Verdict::Accept);
-        let to = || Out(self.link.clone());
         let neighbour = || NEIGHBOUR.map(|kind| rule(vec![Icmpv6(kind)], Verdict::Accept));
         let noted = |comment| Rule { comment: Some(comment), ..rule(vec![], Verdict::Drop) };
         let notes = Holder::this().map(|holder| format!("{HOLDER} {holder}"));
         let masqueraded =
             [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(vec![From(side.addr.addr.into())], Verdict::Masquerade));
-        let returning = [rule(vec![to(), Established], Verdict::Accept), rule(vec![to()], Verdict::Drop)];
         let chain = |kind, hook, priority, rules| Chain { name: format!("{hook}"), kind, hook, priority, policy: Policy::Accept, rules };
         let pieces = journal.pieces(COMMENT_MAX - JOURNAL.len() - 1).into_iter().map(|piece| format!("{JOURNAL} {piece}"));
         let chains = vec![
@@ -155,7 +154,7 @@ impl Inner {
                 Kind::Filter,
                 Hook::Prerouting,
                 NAT_DST - 10,
-                iter::once(others()).chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Drop)]).collect(),
+                [established(), others()].into_iter().chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Drop)]).collect(),
             ),
             chain(
                 Kind::Filter,
@@ -167,7 +166,10 @@ impl Inner {
                 Kind::Filter,
                 Hook::Forward,
                 -10,
-                returning.into_iter().chain([others()]).chain(denied.iter().map(|net| rule(vec![To(*net)], Verdict::Reject))).collect(),
+                [established(), rule(vec![Out(self.link.clone())], Verdict::Drop), others()]
+                    .into_iter()
+                    .chain(denied.iter().map(|net| rule(vec![To(*net)], Verdict::Reject)))
+                    .collect(),
             ),
             chain(Kind::Nat, Hook::Postrouting, NAT_SRC, masqueraded.collect()),
         ];

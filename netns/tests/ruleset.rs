@@ -6,7 +6,7 @@ use std::process::Command;
 use netns::{
     NetNs,
     link::IpNet,
-    ruleset::{Chain, FILTER, Family, Hook, Kind, Match, NAT_DST, Policy, Protocol, Redirect, Rule, Ruleset, Table, Verdict},
+    ruleset::{Chain, FILTER, Family, Hook, Kind, Match, NAT_DST, Policy, Protocol, RAW, Redirect, Rule, Ruleset, Table, Verdict},
 };
 
 /// What `nft list ruleset` prints in a new namespace after `load`; `None` where this user may have none, or nft is not installed.
@@ -60,6 +60,7 @@ fn every_match_and_verdict_is_what_nft_lists() {
         vec![Match::From(net("2001:db8::7", 128))],
         vec![Match::In("machine".into()), Match::Established],
         vec![Match::NotIn("machine".into())],
+        vec![Match::Protocol(Protocol::Tcp), Match::Untracked],
         vec![Match::Out("machine".into())],
         vec![Match::In("machine".into()), Match::Icmpv6(135)],
         vec![Match::Icmpv6(136)],
@@ -96,6 +97,14 @@ fn every_match_and_verdict_is_what_nft_lists() {
                 early(Hook::Forward, FILTER - 10),
                 early(Hook::Input, FILTER + 11),
                 filter,
+                Chain {
+                    name: "raw".into(),
+                    kind: Kind::Filter,
+                    hook: Hook::Output,
+                    priority: RAW,
+                    policy: Policy::Accept,
+                    rules: vec![Rule { matches: vec![], verdict: Verdict::NoTrack, comment: None }],
+                },
                 nat(Hook::Output, NAT_DST, Verdict::Redirect(61443)),
                 nat(Hook::Postrouting, 100, Verdict::Masquerade),
             ],
