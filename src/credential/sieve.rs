@@ -28,7 +28,7 @@ impl Sieve {
         Some(Self { stride, longest, grams })
     }
 
-    /// The first part of a text, from `from` on, outside of which no pattern begins before it. Each pattern that begins at `from` or later is whole in one of them.
+    /// Parts of a text. Each pattern in it is whole in one of them, or there is none.
     pub fn parts<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = &'t [u8]> {
         let mut look = self.stride - 1;
         std::iter::from_fn(move || {
