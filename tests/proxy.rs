@@ -572,9 +572,14 @@ async fn a_client_that_leaves_takes_its_request_along() {
     .await;
     let proxy = Proxy::before(addr, &ca).await;
     let upload = "Content-Length: 8\r\n\r\n";
-    for (path, rest) in
-        [("/", "\r\n"), ("/answered", "\r\n"), ("/sent", &format!("{upload}12345678")), ("/half-sent", &format!("{upload}1234"))]
-    {
+    let waits = format!("Expect: 100-continue\r\n{upload}");
+    for (path, rest) in [
+        ("/", "\r\n"),
+        ("/answered", "\r\n"),
+        ("/answered", &waits),
+        ("/sent", &format!("{upload}12345678")),
+        ("/half-sent", &format!("{upload}1234")),
+    ] {
         for reset in [false, true] {
             let mut client = proxy.tls(NAME, H1).await.unwrap();
             client.write_all(format!("PUT {path} HTTP/1.1\r\nHost: {NAME}:{}\r\n{rest}", addr.port()).as_bytes()).await.unwrap();
@@ -586,7 +591,7 @@ async fn a_client_that_leaves_takes_its_request_along() {
             assert_eq!(events.recv().await, Some("left"), "{path} {reset}");
         }
     }
-    proxy.records(8).await;
+    proxy.records(10).await;
 }
 
 /// Then the upload is read by a task that nobody waits for.

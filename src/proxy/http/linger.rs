@@ -25,16 +25,16 @@ pub struct Lingering {
     /// `None` once dropped.
     body: Option<Whole>,
     h2: bool,
-    /// Paused until the body has ended.
+    /// In HTTP/1.1, where it is paused from when somebody asks for the body until that has ended.
     watch: Option<Watch>,
 }
 
 impl Lingering {
     /// `version` is that of the request.
     pub fn new(body: Incoming, version: Version, watch: Watch) -> Self {
-        let watch = (!body.is_end_stream()).then_some(watch);
-        watch.iter().for_each(Watch::pause);
-        Self { body: Some(Whole::new(body, version)), h2: version == Version::HTTP_2, watch }
+        let h2 = version == Version::HTTP_2;
+        let watch = (!h2 && !body.is_end_stream()).then_some(watch);
+        Self { body: Some(Whole::new(body, version)), h2, watch }
     }
 
     fn ended(&mut self) {
@@ -47,6 +47,7 @@ impl Body for Lingering {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.watch.iter().for_each(Watch::pause);
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(&mut *body).poll_frame(context));
         if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
