@@ -154,7 +154,7 @@ impl Inner {
                 Kind::Filter,
                 Hook::Prerouting,
                 NAT_DST - 10,
-                [established(), others()].into_iter().chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Drop)]).collect(),
+                [established(), others()].into_iter().chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Reject)]).collect(),
             ),
             chain(
                 Kind::Filter,
