@@ -144,7 +144,7 @@ impl Ruleset {
     /// that clients fall back to TCP. Most packets belong to a connection that was let through, which costs less to see than an address to look up;
     /// and TCP that is not redirected costs less where no connection is kept of it.
     pub fn redirect(redirect: &Redirect) -> Self {
-        use Match::{Established, Icmpv6, NotProtocol, Port, Protocol as Of, To, ToLocal, Untracked};
+        use Match::{Established, Icmpv6, NotProtocol, Port, Protocol as Of, ToLocal, Untracked};
         let tcp = |matched: Match, verdict| rule(&[Of(Protocol::Tcp), matched], verdict);
         let to_listener = Verdict::Redirect(redirect.listener);
         let intercepted = match &redirect.ports {
@@ -158,8 +158,7 @@ impl Ruleset {
             Some(barred) => {
                 // The kernel's own, to multicast addresses; without it there is no IPv6 on the link.
                 let neighbour = NEIGHBOUR.map(|kind| rule(&[Icmpv6(kind)], Verdict::Accept)).into_iter().filter(|_| !barred.is_empty());
-                let nowhere = redirect.nobody().chain(barred.iter().map(|net| To(*net)));
-                neighbour.chain(nowhere.map(|to| rule(&[to], Verdict::Reject))).collect()
+                neighbour.chain(redirect.closed().map(|to| rule(&[to], Verdict::Reject))).collect()
             }
         };
         let quic = rule(&[Of(Protocol::Udp), Port(443)], Verdict::Reject);
@@ -192,13 +191,18 @@ impl Redirect {
         self.networks.iter().map(|net| Match::To(*net))
     }
 
+    /// To where nothing may go that is not redirected.
+    fn closed(&self) -> impl Iterator<Item = Match> {
+        self.nobody().chain(self.barred.iter().flatten().map(|net| Match::To(*net)))
+    }
+
     /// Takes out of connection tracking the TCP that is carried past the listeners, to nowhere barred; what comes by a link can be nothing else. No chains
     /// if there is none.
     fn untracked(&self) -> Vec<Chain> {
-        use Match::{In, Out, Port, Protocol as Of, To};
-        let (Some(ports), Some(barred)) = (&self.ports, &self.barred) else { return Vec::new() };
+        use Match::{In, Out, Port, Protocol as Of};
+        let (Some(ports), Some(_)) = (&self.ports, &self.barred) else { return Vec::new() };
         let loopback = || "lo".to_owned();
-        let tracked = [53].iter().chain(ports).map(|port| Port(*port)).chain(self.nobody()).chain(barred.iter().map(|net| To(*net)));
+        let tracked = [53].iter().chain(ports).map(|port| Port(*port)).chain(self.closed());
         let tracked = tracked.map(|matched| rule(&[Of(Protocol::Tcp), matched], Verdict::Accept));
         let rest = || rule(&[Of(Protocol::Tcp)], Verdict::NoTrack);
         let leaving = iter::once(rule(&[Out(loopback())], Verdict::Accept)).chain(tracked).chain([rest()]);
@@ -209,11 +213,11 @@ impl Redirect {
     }
 }
 
-fn rule(matches: &[Match], verdict: Verdict) -> Rule {
+pub(crate) fn rule(matches: &[Match], verdict: Verdict) -> Rule {
     Rule { matches: matches.to_vec(), verdict, comment: None }
 }
 
-fn chain(name: &str, kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+pub(crate) fn chain(name: &str, kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
     Chain { name: name.to_owned(), kind, hook, priority, policy: Policy::Accept, rules }
 }
 

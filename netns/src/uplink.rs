@@ -17,7 +17,7 @@ use crate::{
     error::{Context, Error, Result},
     link::{self, IpNet},
     nft::{self, query},
-    ruleset::{Chain, Family, Hook, Kind, Match, NAT_DST, NAT_SRC, NEIGHBOUR, Policy, Rule, Ruleset, Table, Verdict},
+    ruleset::{Family, Hook, Kind, Match, NAT_DST, NAT_SRC, NEIGHBOUR, Rule, Ruleset, Table, Verdict, chain, rule},
 };
 
 use self::{address::Pair, forwarding::Journal, holder::Holder};
@@ -137,16 +137,15 @@ impl Inner {
 
     fn table(&self, denied: &[IpNet], journal: &Journal) -> Ruleset {
         use Match::{Established, From, Icmpv6, NotIn, Out, To, ToLocal};
-        let rule = |matches: Vec<Match>, verdict| Rule { matches, verdict, comment: None };
         // First in each chain that it may be in: most packets, others' as well, belong to a connection that was let through.
-        let established = || rule(vec![Established], Verdict::Accept);
-        let others = || rule(vec![NotIn(self.link.clone())], Verdict::Accept);
-        let neighbour = || NEIGHBOUR.map(|kind| rule(vec![Icmpv6(kind)], Verdict::Accept));
-        let noted = |comment| Rule { comment: Some(comment), ..rule(vec![], Verdict::Drop) };
+        let established = || rule(&[Established], Verdict::Accept);
+        let others = || rule(&[NotIn(self.link.clone())], Verdict::Accept);
+        let neighbour = || NEIGHBOUR.map(|kind| rule(&[Icmpv6(kind)], Verdict::Accept));
+        let noted = |comment| Rule { comment: Some(comment), ..rule(&[], Verdict::Drop) };
         let notes = Holder::this().map(|holder| format!("{HOLDER} {holder}"));
         let masqueraded =
-            [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(vec![From(side.addr.addr.into())], Verdict::Masquerade));
-        let chain = |kind, hook, priority, rules| Chain { name: format!("{hook}"), kind, hook, priority, policy: Policy::Accept, rules };
+            [Some(self.v4), self.v6].into_iter().flatten().map(|side| rule(&[From(side.addr.addr.into())], Verdict::Masquerade));
+        let chain = |kind, hook: Hook, priority, rules| chain(&hook.to_string(), kind, hook, priority, rules);
         let pieces = journal.pieces(COMMENT_MAX - JOURNAL.len() - 1).into_iter().map(|piece| format!("{JOURNAL} {piece}"));
         let chains = vec![
             // Before anyone's DNAT can turn an address of the host (a published port) into one that is forwarded to.
@@ -154,7 +153,7 @@ impl Inner {
                 Kind::Filter,
                 Hook::Prerouting,
                 NAT_DST - 10,
-                [established(), others()].into_iter().chain(neighbour()).chain([rule(vec![ToLocal], Verdict::Reject)]).collect(),
+                [established(), others()].into_iter().chain(neighbour()).chain([rule(&[ToLocal], Verdict::Reject)]).collect(),
             ),
             chain(
                 Kind::Filter,
@@ -166,9 +165,9 @@ impl Inner {
                 Kind::Filter,
                 Hook::Forward,
                 -10,
-                [established(), rule(vec![Out(self.link.clone())], Verdict::Drop), others()]
+                [established(), rule(&[Out(self.link.clone())], Verdict::Drop), others()]
                     .into_iter()
-                    .chain(denied.iter().map(|net| rule(vec![To(*net)], Verdict::Reject)))
+                    .chain(denied.iter().map(|net| rule(&[To(*net)], Verdict::Reject)))
                     .collect(),
             ),
             chain(Kind::Nat, Hook::Postrouting, NAT_SRC, masqueraded.collect()),

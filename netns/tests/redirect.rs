@@ -3,6 +3,8 @@
 // Helpers of tests may panic as the tests themselves do.
 #![allow(clippy::unwrap_used)]
 
+mod wire;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -13,20 +15,13 @@ use netns::{
     ruleset::{Redirect, Ruleset},
     testing::{Host, Lan},
 };
+use wire::machines;
 
 const LISTENER: u16 = 61443;
 
-/// A client under the rules and a server that it shares a wire with; `None` where this user may have no namespaces.
-fn machines(barred: &[&str]) -> Option<(Lan, Host, Host)> {
-    let lan = match Lan::new() {
-        Err(error) if std::env::var_os("NETNS_REQUIRE").is_none() => {
-            eprintln!("skipped: {error}");
-            return None;
-        }
-        lan => lan.unwrap(),
-    };
-    let server = lan.host("server", &["203.0.113.7/24", "203.0.113.8/24", "2001:db8:113::7/64"]).unwrap();
-    let client = lan.host("client", &["203.0.113.9/24", "2001:db8:113::9/64"]).unwrap();
+/// Two machines, the client under the rules.
+fn redirected(barred: &[&str]) -> Option<(Lan, Host, Host)> {
+    let (lan, server, client) = machines()?;
     let redirect = Redirect {
         table: "sandbox".into(),
         listener: LISTENER,
@@ -35,8 +30,7 @@ fn machines(barred: &[&str]) -> Option<(Lan, Host, Host)> {
         barred: Some(barred.iter().map(|net| net.parse().unwrap()).collect()),
         dns: 61053,
     };
-    let rules = || link::up("lo").and_then(|()| Ruleset::redirect(&redirect).load());
-    client.run(rules).unwrap().unwrap();
+    client.run(|| link::up("lo").and_then(|()| Ruleset::redirect(&redirect).load())).unwrap().unwrap();
     Some((lan, server, client))
 }
 
@@ -46,7 +40,7 @@ fn connect(client: &Host, to: &str) -> std::io::Result<TcpStream> {
 
 #[test]
 fn only_what_is_redirected_is_tracked() {
-    let Some((_lan, server, client)) = machines(&[]) else { return };
+    let Some((_lan, server, client)) = redirected(&[]) else { return };
     let tracked = || client.run(|| fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap()).unwrap().trim().to_owned();
     for (passed, redirected, loopback) in
         [("203.0.113.7:8080", "203.0.113.7:80", "127.0.0.1"), ("[2001:db8:113::7]:8080", "[2001:db8:113::7]:80", "[::1]")]
@@ -66,7 +60,7 @@ fn only_what_is_redirected_is_tracked() {
 
 #[test]
 fn what_is_barred_is_refused() {
-    let Some((_lan, server, client)) = machines(&["203.0.113.8/32"]) else { return };
+    let Some((_lan, server, client)) = redirected(&["203.0.113.8/32"]) else { return };
     for (to, reached) in [("203.0.113.7:8080", true), ("203.0.113.8:8080", false)] {
         let _listener = server.run(|| TcpListener::bind(to).unwrap()).unwrap();
         assert_eq!(connect(&client, to).is_ok(), reached, "{to}");

@@ -3,30 +3,15 @@
 // Helpers of tests may panic as the tests themselves do.
 #![allow(clippy::unwrap_used)]
 
+mod wire;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use netns::testing::{Host, Lan, TestingError};
-
-/// `None` where this user may have no namespaces.
-fn machines() -> Option<(Lan, Host, Host)> {
-    let build = || {
-        let lan = Lan::new()?;
-        let server = lan.host("server", &["203.0.113.7/24", "2001:db8:113::7/64"])?;
-        let client = lan.host("client", &["203.0.113.9/24", "2001:db8:113::9/64"])?;
-        Ok((lan, server, client))
-    };
-    match build() {
-        Ok(machines) => Some(machines),
-        Err(TestingError::Kernel(error)) if std::env::var_os("NETNS_REQUIRE").is_none() => {
-            eprintln!("skipped: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
+use netns::testing::TestingError;
+use wire::machines;
 
 #[test]
 fn machines_reach_each_other_over_both_families_and_are_seen_to() {
