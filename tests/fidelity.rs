@@ -10,7 +10,7 @@ mod support;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
@@ -779,7 +779,7 @@ async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {
     let proxy = Proxy::before(addr, &ca).await;
     let mut answered = 0;
     for n in 0..50u8 {
-        let request = Request::post("/").body(http_body_util::Full::from(vec![n]).map_err(|never| match never {}).boxed()).unwrap();
+        let request = Request::post("/").body(support::octets(vec![n])).unwrap();
         let response = proxy.client(H1).await.send(addr.port(), request).await;
         answered += usize::from(response.is_ok_and(|response| response.status() == 200));
     }
@@ -796,7 +796,7 @@ async fn nothing_is_sent_twice_to_a_server_that_closes_idle_connections() {
 
 /// A body of 64 MiB, more than all buffers on the way.
 fn large_body() -> authsome::upstream::Body {
-    Full::new(Bytes::from(vec![0; 64 * 1024 * 1024])).map_err(|never| match never {}).boxed()
+    support::octets(vec![0; 64 * 1024 * 1024])
 }
 
 /// Refused in the middle of an upload by a server that then closes, at once or after it has read on for a while (RFC 9112 §9.6): the child gets

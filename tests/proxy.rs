@@ -11,9 +11,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Version};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, read_head, tcp_server, text, tls_server};
+use support::{Ca, KEY, NAME, OTHER_PLACEHOLDER, Origin, Proxy, Setup, channel, empty, octets, read_head, tcp_server, text, tls_server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -594,7 +594,7 @@ async fn a_client_that_leaves_takes_its_request_along() {
     proxy.records(10).await;
 }
 
-/// Then the upload is read by a task that nobody waits for.
+/// An upload that goes on after its answer has begun is read by a task that nobody waits for.
 #[tokio::test]
 async fn a_client_that_leaves_after_an_upload_that_was_answered_early_takes_it_along() {
     let ca = Ca::new();
@@ -644,7 +644,7 @@ async fn an_upload_goes_on_in_large_records() {
     })
     .await;
     let proxy = Proxy::before(wire, &ca).await;
-    let upload = Request::put("/").body(Full::new(Bytes::from(vec![b'x'; LENGTH])).map_err(|never| match never {}).boxed()).unwrap();
+    let upload = Request::put("/").body(octets(vec![b'x'; LENGTH])).unwrap();
     let answer = proxy.client(H1).await.send(wire.port(), upload).await.unwrap();
     assert_eq!(answer.status(), 200);
     let wire = counts.recv().await.unwrap() as usize;

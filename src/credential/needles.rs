@@ -17,8 +17,6 @@ pub struct Needles {
     automaton: AhoCorasick,
     sieve: Sieve,
     spellings: Vec<Vec<u8>>,
-    /// Of the longest spelling, in bytes.
-    longest: usize,
     /// The bytes that a spelling begins with.
     first: Box<[bool; 256]>,
 }
@@ -37,10 +35,9 @@ impl Needles {
         }
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&spellings).ok()?;
         let sieve = Sieve::new(&spellings)?;
-        let longest = spellings.iter().map(Vec::len).max().unwrap_or(0);
         let mut first = Box::new([false; 256]);
         spellings.iter().for_each(|spelling| first[usize::from(spelling[0])] = true);
-        Some(Arc::new(Self { automaton, sieve, spellings, longest, first }))
+        Some(Arc::new(Self { automaton, sieve, spellings, first }))
     }
 
     /// Overwrites every hit; how many there were.
@@ -54,7 +51,7 @@ impl Needles {
 
     /// How many of the last bytes could be the beginning of a hit.
     pub fn begun(&self, bytes: &[u8]) -> usize {
-        let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
+        let from = bytes.len().saturating_sub(self.sieve.longest() - 1);
         (from..bytes.len())
             .find(|&at| self.first[usize::from(bytes[at])] && self.spellings.iter().any(|spelling| spelling.starts_with(&bytes[at..])))
             .map_or(0, |at| bytes.len() - at)

@@ -8,7 +8,6 @@ const GRAM: usize = 4;
 pub struct Sieve {
     /// From one look to the next. A pattern of `stride + GRAM - 1` octets has a look that is all within it, wherever it begins.
     stride: usize,
-    /// Of the longest pattern.
     longest: usize,
     /// A bit for each hash of the grams at the first `stride` offsets of each pattern.
     grams: Box<[u64; 1024]>,
@@ -26,6 +25,11 @@ impl Sieve {
             grams[word] |= bit;
         }
         Some(Self { stride, longest, grams })
+    }
+
+    /// Octets of the longest pattern.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// Parts of a text. Each pattern in it is whole in one of them, or there is none.

@@ -16,16 +16,13 @@ use tokio::{
 };
 
 use super::{
-    opaque::{COPY_SIZE, DOWN, Ends, UP},
+    opaque::{COPY_SIZE, DOWN, Ends, Failure, UP},
     pace::{Pace, Pause},
     splice::Pipe,
 };
-use crate::audit::Blame;
 
 /// A socket as far as its readiness is watched.
 type Watched<'a> = AsyncFd<BorrowedFd<'a>>;
-
-type Failure = (Blame, io::Error);
 
 /// Why a flow returns.
 enum Turn {
@@ -241,6 +238,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Blame;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net,

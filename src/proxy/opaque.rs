@@ -63,7 +63,7 @@ impl<S: AsFd> Drop for End<S> {
 }
 
 #[cfg(target_os = "linux")]
-async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), Failure> {
     let internal = |error| (Blame::Internal, error);
     let (client, server) = (End(client.into_std().map_err(internal)?), End(server.into_std().map_err(internal)?));
     crash_on(&seen);
@@ -76,7 +76,7 @@ async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Ta
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), (Blame, io::Error)> {
+async fn sockets(client: TcpStream, server: TcpStream, seen: Vec<u8>, tally: &Tally) -> Result<(), Failure> {
     let (mut client, mut server) = (End(client), End(server));
     crash_on(&seen);
     let done = through_memory(&mut client.0, &mut server.0, seen, tally).await;
@@ -93,7 +93,7 @@ async fn through_memory(
     server: impl AsyncRead + AsyncWrite + Unpin,
     seen: Vec<u8>,
     tally: &Tally,
-) -> Result<(), (Blame, io::Error)> {
+) -> Result<(), Failure> {
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let (mut from_client, mut to_client) = client.split();
     let up = async {
@@ -112,7 +112,7 @@ async fn pump_bytes(
     to: &mut (impl AsyncWrite + Unpin),
     moved: &AtomicU64,
     ends: Ends,
-) -> Result<(), (Blame, io::Error)> {
+) -> Result<(), Failure> {
     let mut buffer = vec![0; COPY_SIZE];
     loop {
         let n = from.read(&mut buffer).await.map_err(|error| (ends.from, error))?;
@@ -133,6 +133,9 @@ pub fn reset(stream: TcpStream) {
     // A socket that refuses the option is dead already.
     drop(stream.set_zero_linger());
 }
+
+/// What ends a relay, and whose doing it is.
+pub(super) type Failure = (Blame, io::Error);
 
 /// Who is to blame for what fails at either end of a direction.
 #[derive(Clone, Copy)]

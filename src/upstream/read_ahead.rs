@@ -1,4 +1,4 @@
-//! Larger reads for TLS: rustls reads at most 4 KiB at a time, four system calls and four times the socket's lock for each record.
+//! Larger reads for TLS: rustls reads at most 4 KiB at a time, five system calls and as many times the socket's lock for each record.
 
 use bytes::{Buf, BytesMut};
 use std::{

@@ -185,7 +185,11 @@ pub fn empty() -> Body {
 }
 
 pub fn text(text: &'static str) -> Body {
-    Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed()
+    octets(text)
+}
+
+pub fn octets(octets: impl Into<Bytes>) -> Body {
+    Full::new(octets.into()).map_err(|never| match never {}).boxed()
 }
 
 /// A body from a poll function.
